@@ -1,0 +1,65 @@
+# The commands of everyday work; `make` alone lists them. CI runs the same ones, by .ci/run.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# Tools that the scripts fetched for themselves.
+export PATH := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/tools:$(PATH)
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## see it work: a slow API, the proxy and its page in one process
+	$(CARGO) run --release --locked -- demo
+
+.PHONY: test
+test: ## run all tests; installs redis-server by the system's package manager when it is missing
+	@scripts/install-test-tools.sh
+	@echo "==> cargo test (the first time builds everything: some minutes)"
+	$(CARGO) test --locked --no-fail-fast
+
+.PHONY: lint
+lint: ## formatting, and clippy with warnings denied
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --all-targets --locked -- -D warnings
+
+.PHONY: fmt
+fmt: ## format the sources
+	$(CARGO) fmt --all
+
+.PHONY: docs
+docs: ## build the documentation, private items too, with warnings denied
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items --locked
+
+.PHONY: dependencies
+dependencies: ## lock file, sources, TLS provider and licences of what we depend on
+	@scripts/check-dependencies.sh
+
+.PHONY: dashboards
+dashboards: ## check Prometheus' configuration and alerts and the dashboard; fetches promtool when it is missing
+	@scripts/check-dashboards.sh
+
+.PHONY: files
+files: ## check the shell scripts, compose.yaml and deploy/
+	@scripts/check-files.sh
+
+.PHONY: bench
+bench: ## run the benchmarks
+	$(CARGO) bench --locked
+
+.PHONY: image
+image: ## build both container images
+	docker build --tag asidecar --build-arg REVISION="$$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" .
+	docker build --tag asidecar-upstream --target upstream .
+
+.PHONY: up
+up: ## start everything with docker compose: API, Redis, two proxies, Prometheus, Grafana
+	docker compose up --build
+
+.PHONY: ci
+ci: ## all that CI checks, in its order
+	@.ci/run

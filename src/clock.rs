@@ -1,0 +1,57 @@
+//! Time, passed in. Nothing in the caching core reads a clock: the proxy takes one reading per request
+//! and hands it on, so that tests turn the clock instead of waiting.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A wall-clock instant in milliseconds since the Unix epoch. Wall time, because entries travel between
+/// processes through Redis and HTTP's `Date` is wall time too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// This instant moved forward; saturates.
+    pub fn plus(self, by: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(millis(by)))
+    }
+
+    /// Milliseconds from `earlier` to this instant, 0 when `earlier` is later (clocks of two machines differ).
+    pub fn since(self, earlier: Timestamp) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The instant of an HTTP date (RFC 9110 section 5.6.7).
+    pub fn from_system(at: SystemTime) -> Timestamp {
+        Timestamp(at.duration_since(UNIX_EPOCH).map_or(0, millis))
+    }
+
+    /// This instant as the standard library's type, for printing HTTP dates.
+    pub fn to_system(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0)
+    }
+}
+
+/// A duration in whole milliseconds; saturates.
+pub fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The system's wall clock, with an offset that tests may turn. Clones share the offset.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    offset: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// The current instant.
+    pub fn now(&self) -> Timestamp {
+        let real = Timestamp::from_system(SystemTime::now()).0;
+        Timestamp(real.saturating_add_signed(self.offset.load(Ordering::Relaxed)))
+    }
+
+    /// Turns the clock forward: what a test does instead of waiting.
+    pub fn advance(&self, by: Duration) {
+        self.offset.fetch_add(i64::try_from(millis(by)).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,304 @@
+//! Reading the sections that are there once, and the contradictions within them.
+
+use std::net::SocketAddr;
+
+use http::uri::Authority;
+use ipnet::IpNet;
+
+use super::error::{Problem, Report};
+use super::node::Node;
+use super::read::{Section, boolean, duration, integer, list, one_of, parsed, size, size_in, text, timeout};
+use super::settings::{
+    Admin, HostHeader, InvalidationConfig, Listen, Log, LogFormat, LogLevel, Store, Upstream, UpstreamUrl,
+};
+use super::units::show_duration;
+use crate::route::HostPattern;
+
+/// The shortest admin token.
+const MIN_TOKEN: usize = 16;
+
+pub(super) fn listen(section: Section<'_, '_, '_>) -> Listen {
+    let mut listen = Listen::default();
+    let s = &section;
+    s.set("proxy", parsed(address, ADDRESS), &mut listen.proxy);
+    s.set("admin", parsed(address, ADDRESS), &mut listen.admin);
+    s.set("workers", integer(0..=1024), &mut listen.workers);
+    s.set("max_connections", integer(1..=1_000_000), &mut listen.max_connections);
+    s.set("header_timeout", timeout, &mut listen.header_timeout);
+    s.set("idle_timeout", timeout, &mut listen.idle_timeout);
+    // The HTTP library reads heads into a buffer of at least 8 KiB.
+    s.set("max_header", size_in(8 << 10..=16 << 20), &mut listen.max_header);
+    // The longest that the type of a request's target can hold.
+    if let Some(bytes) = s.read("max_uri", size_in(256..=65_534)) {
+        listen.max_uri = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
+    s.set("max_body", size, &mut listen.max_body);
+    s.set("drain_timeout", duration, &mut listen.drain_timeout);
+    if listen.proxy == listen.admin && listen.proxy.port() != 0 {
+        let message = format!("`proxy` and `admin` are both {}", listen.proxy);
+        let at = s.get("admin").map_or_else(|| s.at("proxy"), |node| node.at.clone());
+        let _: Option<()> = s.report.add(Problem::new(&at, message).help("give each a port of its own"));
+    }
+    if listen.max_uri as u64 > listen.max_header {
+        let message = "`max_uri` is larger than `max_header`, of which it is a part";
+        let at = s.get("max_uri").map_or_else(|| s.at("max_header"), |node| node.at.clone());
+        let _: Option<()> = s.report.add(Problem::new(&at, message).help("make `max_header` larger than `max_uri`"));
+    }
+    section.finish();
+    listen
+}
+
+/// `None`, reported, where the upstream is not known.
+pub(super) fn upstream(section: Section<'_, '_, '_>) -> Option<Upstream> {
+    let s = &section;
+    let url = match s.get("url") {
+        Some(node) => parsed(upstream_url, "an upstream is given as \"http://127.0.0.1:9000\", with a path if it has one")(node, s.report),
+        None => s.report.add(
+            Problem::new(&s.at, "upstream.url is missing: where is the API?").help(
+                "write url = \"http://127.0.0.1:9000\" under [upstream], set ASIDECAR_UPSTREAM__URL, or give --upstream URL",
+            ),
+        ),
+    };
+    // The rest is read even if the URL is missing, for its errors.
+    let nowhere = UpstreamUrl { https: false, authority: Authority::from_static("upstream"), base_path: String::new() };
+    let known = url.is_some();
+    let mut upstream = Upstream::at(url.unwrap_or(nowhere));
+    s.set("connect_timeout", timeout, &mut upstream.connect_timeout);
+    s.set("timeout", timeout, &mut upstream.timeout);
+    upstream.first_byte_timeout = upstream.timeout;
+    s.set("first_byte_timeout", timeout, &mut upstream.first_byte_timeout);
+    s.set("idle_timeout", timeout, &mut upstream.idle_timeout);
+    s.set("max_connections", integer(1..=1_000_000), &mut upstream.max_connections);
+    s.set("max_idle", integer(0..=1_000_000), &mut upstream.max_idle);
+    s.set(
+        "host",
+        one_of(&[("upstream", HostHeader::Upstream), ("preserve", HostHeader::Preserve)]),
+        &mut upstream.host,
+    );
+    s.set(
+        "trusted_proxies",
+        list(parsed(network, "a network is written as \"10.0.0.0/8\" or \"fd00::/8\", an address as \"10.0.0.1\"")),
+        &mut upstream.trusted_proxies,
+    );
+    if upstream.first_byte_timeout > upstream.timeout {
+        let message = format!(
+            "`first_byte_timeout` is longer than `timeout`, {}, and would never be reached",
+            show_duration(upstream.timeout)
+        );
+        let _: Option<()> = s.report.add(
+            Problem::new(&s.at("first_byte_timeout"), message).help("leave it out, or make it shorter than `timeout`"),
+        );
+    }
+    section.finish();
+    known.then_some(upstream)
+}
+
+pub(super) fn store(section: Section<'_, '_, '_>) -> Store {
+    let mut store = Store::default();
+    let s = &section;
+    s.set("memory", size, &mut store.memory);
+    store.memory_ttl_max = s.read("memory_ttl_max", timeout);
+    store.redis = s.read("redis", redis_url);
+    s.set("namespace", parsed(namespace, ""), &mut store.namespace);
+    s.set("redis_timeout", timeout, &mut store.redis_timeout);
+    if store.memory == 0 && s.get("redis").is_none() {
+        let message = "without memory and without Redis there is nowhere to keep a response";
+        let help = "give `memory` a size, or set `redis`";
+        let _: Option<()> = s.report.add(Problem::new(&s.at("memory"), message).help(help));
+    }
+    section.finish();
+    store
+}
+
+pub(super) fn invalidation(section: Section<'_, '_, '_>) -> InvalidationConfig {
+    let mut invalidation = InvalidationConfig::default();
+    let s = &section;
+    s.set("channel", parsed(channel, ""), &mut invalidation.channel);
+    s.set("max_lag", timeout, &mut invalidation.max_lag);
+    s.set("heartbeat", timeout, &mut invalidation.heartbeat);
+    s.set("table_size", integer(1_000..=1_000_000_000), &mut invalidation.table_size);
+    invalidation.retain = s.read("retain", timeout);
+    if invalidation.heartbeat >= invalidation.max_lag {
+        let message = format!(
+            "`heartbeat`, {}, must be shorter than `max_lag`, {}: one late heartbeat would end all trust",
+            show_duration(invalidation.heartbeat),
+            show_duration(invalidation.max_lag)
+        );
+        let at = s.get("heartbeat").map_or_else(|| s.at("max_lag"), |node| node.at.clone());
+        let help = "half of `max_lag` is a good heartbeat";
+        let _: Option<()> = s.report.add(Problem::new(&at, message).help(help));
+    }
+    section.finish();
+    invalidation
+}
+
+pub(super) fn admin(section: Section<'_, '_, '_>) -> Admin {
+    let s = &section;
+    let hosts = list(parsed(host_name, "a name that the Host field may have, as in \"asidecar.internal\""));
+    let admin = Admin { token: s.read("token", token), allow_hosts: s.read("allow_hosts", hosts).unwrap_or_default() };
+    section.finish();
+    admin
+}
+
+pub(super) fn log(section: Section<'_, '_, '_>) -> Log {
+    const LEVELS: &[(&str, LogLevel)] = &[
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+    let mut log = Log::default();
+    section.set("level", one_of(LEVELS), &mut log.level);
+    section.set("format", one_of(&[("text", LogFormat::Text), ("json", LogFormat::Json)]), &mut log.format);
+    section.set("access", boolean, &mut log.access);
+    section.finish();
+    log
+}
+
+const ADDRESS: &str =
+    "an address is an IP address and a port, as in \"127.0.0.1:8080\", \"0.0.0.0:8080\", \"[::]:8080\"";
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = match text.strip_prefix("localhost:") {
+        Some(port) => format!("127.0.0.1:{port}"),
+        None => text.to_owned(),
+    };
+    numeric.parse().map_err(|_| format!("`{text}` is no address to listen on"))
+}
+
+fn upstream_url(text: &str) -> Result<UpstreamUrl, String> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(format!("`{text}` is no URL; does it lack \"http://\"?"));
+    };
+    let https = match scheme.to_ascii_lowercase().as_str() {
+        "http" => false,
+        "https" => true,
+        _ => {
+            return Err(format!("`{scheme}` is no scheme of an API; it can be \"http\" or \"https\""));
+        }
+    };
+    if rest.contains(['?', '#']) {
+        return Err("the upstream's URL can have no query and no fragment".to_owned());
+    }
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    if authority.contains('@') {
+        return Err("the upstream's URL can have no user or password".to_owned());
+    }
+    check_port(authority)?;
+    let parsed: Authority =
+        authority.parse().map_err(|_| format!("`{authority}` is no host, with or without a port"))?;
+    if parsed.host().is_empty() {
+        return Err("the upstream's URL has no host".to_owned());
+    }
+    if let Some(c) = path.chars().find(|c| !c.is_ascii_graphic()) {
+        return Err(format!("{c:?} can't be in a path; write it percent-encoded"));
+    }
+    if path.split('/').any(|segment| segment == "." || segment == "..") {
+        return Err("the upstream's path can't have \".\" or \"..\" in it".to_owned());
+    }
+    Ok(UpstreamUrl { https, authority: parsed, base_path: path.trim_end_matches('/').to_owned() })
+}
+
+/// That what follows a host's last colon, if there is one, is a port.
+fn check_port(authority: &str) -> Result<(), String> {
+    let after_brackets = authority.rsplit_once(']').map_or(authority, |(_, rest)| rest);
+    match after_brackets.rsplit_once(':') {
+        Some((_, port)) if !port.parse::<u16>().is_ok_and(|port| port != 0) => {
+            Err(format!("`{port}` is no port; a port is a number from 1 to 65535"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    let network = match text.parse::<std::net::IpAddr>() {
+        Ok(address) => Ok(IpNet::from(address)),
+        Err(_) => text.parse::<IpNet>().map(|network| network.trunc()),
+    };
+    network.map_err(|_| format!("`{text}` is no network and no IP address"))
+}
+
+/// Secret: the URL may hold a password, so neither it nor its line is repeated.
+fn redis_url(node: &Node, report: &Report<'_>) -> Option<String> {
+    let help = "Redis is given as \"redis://127.0.0.1:6379/0\", \"rediss://user:password@host:6380\" or \"unix:///run/redis.sock\"";
+    let url = text(node, report)?;
+    match check_redis(url) {
+        Ok(()) => Some(url.to_owned()),
+        Err(message) => report.add(Problem::new(&node.at, message).help(help).secret()),
+    }
+}
+
+fn check_redis(url: &str) -> Result<(), String> {
+    let Some((scheme, rest)) = url.split_once("://") else {
+        return Err("this is no URL; does it lack \"redis://\"?".to_owned());
+    };
+    let (rest, fragment) = rest.split_once('#').map_or((rest, ""), |(rest, fragment)| (rest, fragment));
+    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
+    let database = |text: &str| {
+        text.parse::<u32>().map(drop).map_err(|_| format!("`{text}` is no database; it is a number from 0"))
+    };
+    match scheme {
+        "redis" | "rediss" => {
+            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+            check_port(host)?;
+            if host.is_empty() || host.starts_with(':') {
+                return Err("the URL of Redis has no host".to_owned());
+            }
+            if !fragment.is_empty() && (scheme, fragment) != ("rediss", "insecure") {
+                return Err("the URL of Redis has a fragment; only rediss:// can have one, \"#insecure\"".to_owned());
+            }
+            if path.is_empty() { Ok(()) } else { database(path) }
+        }
+        "unix" | "redis+unix" => {
+            if !rest.starts_with('/') || rest.len() < 2 {
+                return Err("the URL of a socket has three slashes and its path".to_owned());
+            }
+            let chosen = query.split('&').find_map(|pair| pair.strip_prefix("db="));
+            chosen.map_or(Ok(()), database)
+        }
+        _ => Err(format!(
+            "`{scheme}` is no scheme of Redis; it can be \"redis\", \"rediss\", \"unix\" or \"redis+unix\""
+        )),
+    }
+}
+
+fn namespace(text: &str) -> Result<String, String> {
+    let fine = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if (1..=64).contains(&text.len()) && text.bytes().all(fine) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is no namespace: it is 1 to 64 letters, digits, '.', '_' and '-'"))
+}
+
+fn channel(text: &str) -> Result<String, String> {
+    if (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is no channel: it is 1 to 256 printable ASCII characters without spaces"))
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    match HostPattern::parse(text)? {
+        HostPattern::Exact(name) => Ok(name),
+        HostPattern::Suffix(_) => Err("there can be no wildcard here".to_owned()),
+    }
+}
+
+fn token(node: &Node, report: &Report<'_>) -> Option<String> {
+    let help = "`openssl rand -hex 32` makes a good one";
+    // The kind of a value that is no string is said without its text, which may be the secret itself.
+    if !matches!(node.value, super::node::Value::String(_) | super::node::Value::Untyped(_)) {
+        return report.add(Problem::new(&node.at, "the token must be a string").help(help).secret());
+    }
+    let token = text(node, report)?;
+    let problem = if token.chars().count() < MIN_TOKEN {
+        format!("the token is shorter than {MIN_TOKEN} characters")
+    } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        "the token has characters that cannot be sent in a header: only printable ASCII without spaces can".to_owned()
+    } else {
+        return Some(token.to_owned());
+    };
+    report.add(Problem::new(&node.at, problem).help(help).secret())
+}

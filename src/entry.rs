@@ -1,0 +1,321 @@
+//! A stored response, and what may be done with it now.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, StatusCode};
+use smallvec::SmallVec;
+
+use crate::admission::{Personal, Sharing};
+use crate::clock::Timestamp;
+use crate::config::{Coherence, RoutePolicy};
+use crate::control::{CacheControl, split_list};
+use crate::freshness::{self, Lifetime, State};
+use crate::invalidation::log::Stamp;
+use crate::invalidation::table::Standing;
+use crate::invalidation::{TagId, TagKind, path_ids};
+use crate::vary::Variants;
+use crate::words::{NotStored, words};
+
+/// A response with more tags than this is not stored: dropping one would make it outlive an invalidation.
+pub const MAX_TAGS: usize = 128;
+
+/// One stored response.
+#[derive(Debug)]
+pub struct Entry {
+    /// The whole key, with the variant's part.
+    pub key: Arc<str>,
+    /// The length of the part of the key that an invalidation by key names.
+    pub base: usize,
+    /// The path it was fetched from.
+    pub path: Box<str>,
+    /// The route's index.
+    pub route: usize,
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields as they were stored: end-to-end, without Age and Cache-Status.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// Its age is `now - birth`.
+    pub birth: Timestamp,
+    /// How long it may be used.
+    pub lifetime: Lifetime,
+    /// Whom it may answer.
+    pub sharing: Sharing,
+    /// The names of its tags, each followed by a line feed; names hold no control characters.
+    pub tags: Box<str>,
+    /// Where it stands in the invalidation log.
+    pub stamp: Stamp,
+    /// What the fetch took, in milliseconds: what a hit saves.
+    pub cost: u32,
+    /// How often it answered from memory.
+    pub hits: AtomicU32,
+}
+
+/// What stands under a key.
+#[derive(Clone, Debug)]
+pub enum Stored {
+    /// A response.
+    Entry(Arc<Entry>),
+    /// Responses that vary: look again with these fields.
+    Variants(Arc<Variants>),
+    /// The last response was not storable: until then requests do not wait for each other (hit-for-miss).
+    Pass {
+        /// When the marker ends.
+        until: Timestamp,
+    },
+}
+
+words! {
+    /// Why a stored response did not answer by itself.
+    Refused {
+        /// An invalidation named it.
+        Invalidated => "invalidated",
+        /// Its time is over.
+        Stale => "stale",
+        /// A soft invalidation made it stale.
+        SoftPurged => "soft_purged",
+        /// The request asked for validation.
+        Request => "request",
+        /// The request is personal and the response does not say that it may be shared.
+        Personal => "personal",
+        /// The route is strict and Redis has not been heard for too long.
+        Untrusted => "untrusted",
+    }
+}
+
+/// What is done with a stored response for one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It answers; fresh for so many more milliseconds.
+    Fresh {
+        /// Milliseconds of freshness left.
+        left: u64,
+    },
+    /// It answers although stale, and is fetched anew behind the client's back.
+    WhileRevalidate {
+        /// Milliseconds since it went stale.
+        by: u64,
+    },
+    /// It does not answer before upstream was asked; it may serve for a conditional request, and if upstream
+    /// fails when `if_error` says so.
+    Validate {
+        /// Why.
+        why: Refused,
+        /// Whether it may be served when upstream fails.
+        if_error: bool,
+    },
+    /// It must not be used at all.
+    Unusable(Refused),
+}
+
+/// Judges a stored response for a request. `trusted` says whether this instance is sure of its invalidations.
+pub fn judge(
+    entry: &Entry,
+    policy: &RoutePolicy,
+    who: Personal,
+    request: &CacheControl,
+    standing: Standing,
+    trusted: bool,
+    now: Timestamp,
+) -> Verdict {
+    if standing == Standing::Invalid {
+        return Verdict::Unusable(Refused::Invalidated);
+    }
+    if !entry.sharing.serves(who) {
+        return Verdict::Unusable(Refused::Personal);
+    }
+    let state = match (standing, freshness::state(entry.birth, &entry.lifetime, now)) {
+        // A soft invalidation ends the freshness, as if it had just run out.
+        (Standing::Soft, State::Fresh { .. }) => freshness::state(now, &Lifetime { fresh: 0, ..entry.lifetime }, now),
+        (_, state) => state,
+    };
+    let if_error = match state {
+        State::Fresh { .. } => entry.lifetime.if_error > 0,
+        State::WhileRevalidate { by } => by < entry.lifetime.if_error,
+        State::Stale { if_error, .. } => if_error,
+    };
+    if !trusted && policy.coherence == Coherence::Strict {
+        return Verdict::Validate { why: Refused::Untrusted, if_error: false };
+    }
+    let asks = request.no_cache || !acceptable_age(entry, request, state, now);
+    match state {
+        _ if asks => Verdict::Validate { why: Refused::Request, if_error },
+        State::Fresh { left } => Verdict::Fresh { left },
+        State::WhileRevalidate { by } => Verdict::WhileRevalidate { by },
+        State::Stale { .. } if standing == Standing::Soft => Verdict::Validate { why: Refused::SoftPurged, if_error },
+        State::Stale { .. } => Verdict::Validate { why: Refused::Stale, if_error },
+    }
+}
+
+/// The request's max-age and min-fresh (RFC 9111 section 5.2.1).
+fn acceptable_age(entry: &Entry, request: &CacheControl, state: State, now: Timestamp) -> bool {
+    let young = request.max_age.is_none_or(|s| now.since(entry.birth) <= s.saturating_mul(1000));
+    let left = if let State::Fresh { left } = state { left } else { 0 };
+    young && request.min_fresh.is_none_or(|s| left >= s.saturating_mul(1000))
+}
+
+/// The ids and names of an entry's tags.
+#[derive(Clone, Debug, Default)]
+pub struct Tags {
+    /// Each once.
+    pub ids: SmallVec<[TagId; 12]>,
+    /// Each followed by a line feed.
+    pub names: String,
+}
+
+impl Tags {
+    /// What is known of the tags before the response is: the key, its base, the path with its prefixes, and
+    /// the route's templates.
+    pub fn of_request(policy: &RoutePolicy, key: &str, base: usize, path: &str, params: &[&str]) -> Tags {
+        let mut tags = Tags::default();
+        tags.ids.push(TagId::of(TagKind::Key, key.as_bytes()));
+        if base < key.len() {
+            tags.ids.push(TagId::of(TagKind::Key, &key.as_bytes()[..base]));
+        }
+        tags.ids.extend(path_ids(path));
+        let mut name = String::new();
+        for template in &policy.tags {
+            name.clear();
+            template.render(params, &mut name);
+            tags.add(&name);
+        }
+        tags
+    }
+
+    /// Adds the tags that a response carries in `Surrogate-Key` (separated by spaces) and `Cache-Tag`
+    /// (separated by commas).
+    pub fn add_response(&mut self, response: &HeaderMap) -> Result<(), NotStored> {
+        let before = self.ids.len();
+        for line in response.get_all("surrogate-key") {
+            for name in line.as_bytes().split(|b| b.is_ascii_whitespace()).filter(|n| !n.is_empty()) {
+                self.add(&String::from_utf8_lossy(name));
+            }
+        }
+        for line in response.get_all("cache-tag") {
+            for name in split_list(line.as_bytes()) {
+                self.add(&String::from_utf8_lossy(name));
+            }
+        }
+        if self.ids.len() - before > MAX_TAGS { Err(NotStored::TooManyTags) } else { Ok(()) }
+    }
+
+    /// Adds a tag by name.
+    pub fn add(&mut self, name: &str) {
+        let id = TagId::of(TagKind::Tag, name.as_bytes());
+        if !self.ids.contains(&id) {
+            self.ids.push(id);
+            self.names.push_str(name);
+            self.names.push('\n');
+        }
+    }
+}
+
+/// Fields that belong to one connection (RFC 9110 section 7.6.1), beside those that `Connection` names.
+pub const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("proxy-authentication-info"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+/// The fields that are stored of a response whose hop-by-hop fields are gone already (RFC 9111 section 3.1):
+/// no Set-Cookie, which is one client's, and no Age, which is computed anew.
+pub fn stored_fields(response: &HeaderMap) -> HeaderMap {
+    let mut kept = response.clone();
+    kept.remove(SET_COOKIE);
+    kept.remove(http::header::AGE);
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invalidation::position::Position;
+    use std::time::Duration;
+
+    fn entry(fresh: u64, swr: u64, sie: u64) -> Entry {
+        Entry {
+            key: "k".into(),
+            base: 1,
+            path: "/".into(),
+            route: 0,
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            birth: Timestamp(10_000),
+            lifetime: Lifetime { fresh, while_revalidate: swr, if_error: sie, must_revalidate: false },
+            sharing: Sharing::default(),
+            tags: "".into(),
+            stamp: Stamp::new(Position::default(), &[]),
+            cost: 0,
+            hits: AtomicU32::new(0),
+        }
+    }
+    fn verdict(e: &Entry, request: &str, standing: Standing, after: u64) -> Verdict {
+        let mut h = HeaderMap::new();
+        h.insert(http::header::CACHE_CONTROL, request.parse().unwrap());
+        let cc = CacheControl::of(&h);
+        judge(e, &RoutePolicy::default_route(), Personal::default(), &cc, standing, true, Timestamp(10_000 + after))
+    }
+
+    #[test]
+    fn age_and_standing_decide() {
+        let e = entry(1000, 500, 5000);
+        assert_eq!(verdict(&e, "", Standing::Valid, 400), Verdict::Fresh { left: 600 });
+        assert_eq!(verdict(&e, "", Standing::Valid, 1200), Verdict::WhileRevalidate { by: 200 });
+        assert_eq!(verdict(&e, "", Standing::Valid, 1700), Verdict::Validate { why: Refused::Stale, if_error: true });
+        assert_eq!(verdict(&e, "", Standing::Invalid, 0), Verdict::Unusable(Refused::Invalidated));
+        assert_eq!(verdict(&e, "", Standing::Soft, 400), Verdict::WhileRevalidate { by: 0 });
+        let plain = entry(1000, 0, 0);
+        let soft = Verdict::Validate { why: Refused::SoftPurged, if_error: false };
+        assert_eq!(verdict(&plain, "", Standing::Soft, 400), soft);
+    }
+
+    #[test]
+    fn the_requests_own_directives_are_heard() {
+        let e = entry(10_000, 0, 0);
+        let refused = Verdict::Validate { why: Refused::Request, if_error: false };
+        assert_eq!(verdict(&e, "no-cache", Standing::Valid, 0), refused);
+        assert_eq!(verdict(&e, "max-age=1", Standing::Valid, 2000), refused);
+        assert_eq!(verdict(&e, "min-fresh=9", Standing::Valid, 2000), refused);
+        assert_eq!(verdict(&e, "min-fresh=8, max-age=2", Standing::Valid, 2000), Verdict::Fresh { left: 8000 });
+    }
+
+    #[test]
+    fn a_strict_route_serves_nothing_while_invalidations_may_be_missing() {
+        let e = entry(10_000, 0, 10_000);
+        let strict = RoutePolicy { coherence: Coherence::Strict, ..RoutePolicy::default_route() };
+        let at = |policy: &RoutePolicy, trusted| {
+            let cc = CacheControl::default();
+            judge(&e, policy, Personal::default(), &cc, Standing::Valid, trusted, Timestamp(10_000))
+        };
+        assert_eq!(at(&strict, false), Verdict::Validate { why: Refused::Untrusted, if_error: false });
+        assert!(matches!(at(&strict, true), Verdict::Fresh { .. }));
+        assert!(matches!(at(&RoutePolicy::default_route(), false), Verdict::Fresh { .. }));
+    }
+
+    #[test]
+    fn tags_come_from_key_path_route_and_response() {
+        let mut policy = RoutePolicy { ttl: Some(Duration::from_secs(1)), ..RoutePolicy::default_route() };
+        policy.tags = vec![crate::template::Template::parse("user:{id}", &["id".to_string()]).unwrap()];
+        let mut tags = Tags::of_request(&policy, "user:1?a=b", 6, "/users/1", &["1"]);
+        let mut response = HeaderMap::new();
+        response.append("surrogate-key", "a  b".parse().unwrap());
+        response.append("cache-tag", "b, c d".parse().unwrap());
+        tags.add_response(&response).unwrap();
+        assert_eq!(tags.names, "user:1\na\nb\nc d\n");
+        for (kind, name) in [(TagKind::Key, "user:1"), (TagKind::Key, "user:1?a=b"), (TagKind::Prefix, "/users")] {
+            assert!(tags.ids.contains(&TagId::of(kind, name.as_bytes())), "{name}");
+        }
+        response.append("cache-tag", (0..200).map(|n| format!("t{n}")).collect::<Vec<_>>().join(",").parse().unwrap());
+        assert_eq!(Tags::default().add_response(&response), Err(NotStored::TooManyTags));
+    }
+}

@@ -1,0 +1,286 @@
+//! How long a response is fresh, how old it is, and what may be done with it now: RFC 9111 section 4.2, the
+//! stale windows of RFC 5861, and the route's policy, which meet here and nowhere else.
+//!
+//! All functions are pure; times are milliseconds.
+
+use std::time::Duration;
+
+use http::header::{AGE, DATE, EXPIRES, LAST_MODIFIED};
+use http::{HeaderMap, StatusCode};
+
+use crate::clock::{Timestamp, millis};
+use crate::config::{OriginRule, RoutePolicy};
+use crate::control::{CacheControl, delta_seconds};
+
+/// No stored response is used when older than this, whatever its origin says: invalidations are remembered
+/// for as long, so that forgetting one can never resurrect what it killed.
+pub const LONGEST_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The cap of heuristic freshness (RFC 9111 section 4.2.2 suggests a tenth of the time since Last-Modified).
+const LONGEST_HEURISTIC: Duration = Duration::from_secs(24 * 3600);
+
+/// How long a response may be used, counted from its birth (see [`birth`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// Fresh for so many milliseconds.
+    pub fresh: u64,
+    /// After that, usable while it is being revalidated (RFC 5861 section 3), in milliseconds.
+    pub while_revalidate: u64,
+    /// After that, usable when upstream fails (RFC 5861 section 4), in milliseconds.
+    pub if_error: u64,
+    /// Never used stale, whatever else is said (must-revalidate, proxy-revalidate, s-maxage).
+    pub must_revalidate: bool,
+}
+
+impl Lifetime {
+    /// Milliseconds after its birth from which on nothing can be made of the response but a conditional
+    /// request.
+    pub fn whole(&self) -> u64 {
+        self.fresh.saturating_add(self.while_revalidate.max(self.if_error)).min(millis(LONGEST_LIFE))
+    }
+}
+
+/// When the response was generated, by its Date, its Age and how long the request took (RFC 9111 section
+/// 4.2.3, corrected_initial_age): its current age is `now - birth`.
+pub fn birth(headers: &HeaderMap, requested: Timestamp, responded: Timestamp) -> Timestamp {
+    let date = headers.get(DATE).and_then(|d| http_date(d.as_bytes()));
+    let apparent = date.map_or(0, |d| responded.since(d));
+    let age = headers.get(AGE).and_then(|a| first_age(a.as_bytes())).unwrap_or(0).saturating_mul(1000);
+    let corrected = age.saturating_add(responded.since(requested));
+    // An apparent age below a second is the date's own granularity.
+    let apparent = if apparent < 1000 { 0 } else { apparent };
+    let age = if age == 0 { apparent } else { apparent.max(corrected) };
+    Timestamp(responded.0.saturating_sub(age))
+}
+
+/// Age may come as a list when caches appended instead of replacing: the first member counts.
+fn first_age(value: &[u8]) -> Option<u64> {
+    crate::control::split_list(value).next().and_then(delta_seconds)
+}
+
+/// The instant of an HTTP-date in any of its three forms (RFC 9110 section 5.6.7).
+pub fn http_date(value: &[u8]) -> Option<Timestamp> {
+    let text = std::str::from_utf8(value).ok()?;
+    httpdate::parse_http_date(text).ok().map(Timestamp::from_system)
+}
+
+/// The lifetime of a response under a route's policy. `roll` in `[0, 1)` spreads lifetimes by the route's
+/// `ttl_jitter`. What the origin says explicitly wins under `respect`, the smaller under `cap`, the route's
+/// `ttl` under `override`.
+pub fn lifetime(
+    policy: &RoutePolicy,
+    status: StatusCode,
+    headers: &HeaderMap,
+    cc: &CacheControl,
+    received: Timestamp,
+    roll: f64,
+) -> Lifetime {
+    let route = route_ttl(policy, status);
+    let origin = explicit(headers, cc, received);
+    let fresh = match (policy.origin, origin, route) {
+        (OriginRule::Override, _, Some(ttl)) => ttl,
+        (OriginRule::Cap, Some(own), Some(ttl)) => own.min(ttl),
+        (_, Some(own), _) => own,
+        (_, None, Some(ttl)) => ttl,
+        (_, None, None) => heuristic(status, headers, received),
+    };
+    let fresh = if cc.no_cache && policy.origin != OriginRule::Override { 0 } else { fresh };
+    let origin_counts = policy.origin != OriginRule::Override;
+    let must_revalidate =
+        origin_counts && (cc.must_revalidate || cc.proxy_revalidate || cc.s_maxage.is_some() || cc.no_cache);
+    let window = |origin: Option<u64>, route: Option<Duration>| match (origin, route) {
+        (Some(seconds), _) if origin_counts => seconds.saturating_mul(1000),
+        (_, Some(route)) => millis(route),
+        _ => 0,
+    };
+    let (mut while_revalidate, mut if_error) = (
+        window(cc.stale_while_revalidate, policy.stale_while_revalidate),
+        window(cc.stale_if_error, policy.stale_if_error),
+    );
+    if must_revalidate {
+        (while_revalidate, if_error) = (0, 0);
+    }
+    Lifetime { fresh: jittered(fresh, policy.ttl_jitter, roll), while_revalidate, if_error, must_revalidate }
+}
+
+/// What the origin says of freshness, in milliseconds: s-maxage, max-age, Expires (RFC 9111 section 4.2.1).
+fn explicit(headers: &HeaderMap, cc: &CacheControl, received: Timestamp) -> Option<u64> {
+    if let Some(seconds) = cc.s_maxage.or(cc.max_age) {
+        return Some(seconds.saturating_mul(1000));
+    }
+    let expires = headers.get(EXPIRES)?;
+    let date = headers.get(DATE).and_then(|d| http_date(d.as_bytes())).unwrap_or(received);
+    // An invalid date, especially "0", means already expired (RFC 9111 section 5.3).
+    Some(http_date(expires.as_bytes()).map_or(0, |e| e.since(date)))
+}
+
+/// Whether the origin said anything explicit about freshness.
+pub fn is_explicit(headers: &HeaderMap, cc: &CacheControl) -> bool {
+    cc.s_maxage.is_some() || cc.max_age.is_some() || headers.contains_key(EXPIRES)
+}
+
+/// The route's own lifetime for a status: the exact status, then its class, then `ttl` for statuses that are
+/// cacheable by default.
+pub fn route_ttl(policy: &RoutePolicy, status: StatusCode) -> Option<u64> {
+    policy.ttl_for(status.as_u16()).or(if heuristically_cacheable(status) { policy.ttl } else { None }).map(millis)
+}
+
+fn heuristic(status: StatusCode, headers: &HeaderMap, received: Timestamp) -> u64 {
+    if !heuristically_cacheable(status) {
+        return 0;
+    }
+    let date = headers.get(DATE).and_then(|d| http_date(d.as_bytes())).unwrap_or(received);
+    let modified = headers.get(LAST_MODIFIED).and_then(|d| http_date(d.as_bytes()));
+    modified.map_or(0, |m| (date.since(m) / 10).min(millis(LONGEST_HEURISTIC)))
+}
+
+/// RFC 9110 section 15.1, without 206, which is never stored as it is.
+pub fn heuristically_cacheable(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+}
+
+fn jittered(fresh: u64, jitter: f64, roll: f64) -> u64 {
+    if jitter <= 0.0 {
+        return fresh;
+    }
+    (fresh as f64 * (1.0 - jitter.clamp(0.0, 1.0) * roll.clamp(0.0, 1.0))) as u64
+}
+
+/// What a stored response's age lets one do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Fresh for so many more milliseconds.
+    Fresh {
+        /// Milliseconds of freshness left.
+        left: u64,
+    },
+    /// Stale for so many milliseconds, and still inside its stale-while-revalidate window.
+    WhileRevalidate {
+        /// Milliseconds since it went stale.
+        by: u64,
+    },
+    /// Stale for so many milliseconds.
+    Stale {
+        /// Milliseconds since it went stale.
+        by: u64,
+        /// Whether it may be served if upstream fails.
+        if_error: bool,
+    },
+}
+
+/// The state at `now` of a response born at `birth`. Monotonic: it only ever grows staler with `now`.
+pub fn state(birth: Timestamp, lifetime: &Lifetime, now: Timestamp) -> State {
+    let age = now.since(birth);
+    let fresh = lifetime.fresh.min(millis(LONGEST_LIFE));
+    if age < fresh {
+        return State::Fresh { left: fresh - age };
+    }
+    let by = age - fresh;
+    if by < lifetime.while_revalidate && age < millis(LONGEST_LIFE) {
+        return State::WhileRevalidate { by };
+    }
+    State::Stale { by, if_error: by < lifetime.if_error && age < millis(LONGEST_LIFE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: Timestamp = Timestamp(784_111_777_000); // Sun, 06 Nov 1994 08:49:37 GMT
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut h = HeaderMap::new();
+        for (n, v) in lines {
+            h.append(*n, v.parse().unwrap());
+        }
+        h
+    }
+    fn of(policy: &RoutePolicy, lines: &[(&'static str, &str)]) -> Lifetime {
+        let h = headers(lines);
+        lifetime(policy, StatusCode::OK, &h, &CacheControl::of(&h), NOW, 0.0)
+    }
+    fn policy(origin: OriginRule) -> RoutePolicy {
+        RoutePolicy { ttl: Some(Duration::from_secs(60)), origin, ..RoutePolicy::default_route() }
+    }
+
+    #[test]
+    fn s_maxage_beats_max_age_beats_expires() {
+        let p = RoutePolicy::default_route();
+        let expires = ("expires", "Sun, 06 Nov 1994 08:49:40 GMT");
+        assert_eq!(of(&p, &[("cache-control", "max-age=5, s-maxage=7"), expires]).fresh, 7000);
+        assert_eq!(of(&p, &[("cache-control", "max-age=5"), expires]).fresh, 5000);
+        assert_eq!(of(&p, &[expires]).fresh, 3000);
+        assert_eq!(of(&p, &[("expires", "0")]).fresh, 0);
+    }
+
+    #[test]
+    fn the_routes_ttl_fills_in_overrides_or_caps() {
+        let long = [("cache-control", "max-age=600")];
+        assert_eq!(of(&policy(OriginRule::Respect), &[]).fresh, 60_000);
+        assert_eq!(of(&policy(OriginRule::Respect), &long).fresh, 600_000);
+        assert_eq!(of(&policy(OriginRule::Override), &long).fresh, 60_000);
+        assert_eq!(of(&policy(OriginRule::Cap), &long).fresh, 60_000);
+        assert_eq!(of(&policy(OriginRule::Cap), &[("cache-control", "max-age=5")]).fresh, 5_000);
+    }
+
+    #[test]
+    fn without_any_word_a_tenth_of_the_time_since_last_modified() {
+        let modified = [("last-modified", "Sun, 06 Nov 1994 08:39:37 GMT")];
+        assert_eq!(of(&RoutePolicy::default_route(), &modified).fresh, 60_000);
+        assert_eq!(of(&RoutePolicy::default_route(), &[]).fresh, 0);
+    }
+
+    #[test]
+    fn must_revalidate_closes_the_stale_windows() {
+        let p = RoutePolicy { stale_if_error: Some(Duration::from_secs(9)), ..policy(OriginRule::Respect) };
+        let got = of(&p, &[("cache-control", "max-age=1, stale-while-revalidate=30")]);
+        assert_eq!((got.while_revalidate, got.if_error), (30_000, 9_000));
+        let got = of(&p, &[("cache-control", "max-age=1, stale-while-revalidate=30, must-revalidate")]);
+        assert_eq!((got.while_revalidate, got.if_error), (0, 0));
+    }
+
+    #[test]
+    fn a_response_that_took_long_or_comes_from_another_cache_is_older() {
+        let at = |age: &str| birth(&headers(&[("age", age)]), Timestamp(NOW.0 - 2000), NOW);
+        assert_eq!(at("10"), Timestamp(NOW.0 - 12_000));
+        let dated = headers(&[("date", "Sun, 06 Nov 1994 08:49:27 GMT")]);
+        assert_eq!(birth(&dated, NOW, NOW), Timestamp(NOW.0 - 10_000));
+        assert_eq!(birth(&HeaderMap::new(), NOW, NOW), NOW);
+    }
+
+    #[test]
+    fn jitter_only_shortens() {
+        let p = RoutePolicy { ttl_jitter: 0.5, ..policy(OriginRule::Respect) };
+        let h = HeaderMap::new();
+        let at = |roll| lifetime(&p, StatusCode::OK, &h, &CacheControl::default(), NOW, roll).fresh;
+        assert_eq!((at(0.0), at(0.5)), (60_000, 45_000));
+    }
+
+    #[test]
+    fn fresh_then_while_revalidate_then_if_error_then_stale() {
+        let l = Lifetime { fresh: 10, while_revalidate: 5, if_error: 8, must_revalidate: false };
+        let at = |ms: u64| state(Timestamp(100), &l, Timestamp(100 + ms));
+        assert_eq!(at(9), State::Fresh { left: 1 });
+        assert_eq!(at(10), State::WhileRevalidate { by: 0 });
+        assert_eq!(at(15), State::Stale { by: 5, if_error: true });
+        assert_eq!(at(18), State::Stale { by: 8, if_error: false });
+    }
+
+    fn rank(s: State) -> u8 {
+        match s {
+            State::Fresh { .. } => 0,
+            State::WhileRevalidate { .. } => 1,
+            State::Stale { .. } => 2,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_response_never_grows_fresher(fresh in 0u64..1000, swr in 0u64..1000, a in 0u64..3000, b in 0u64..3000) {
+            let l = Lifetime { fresh, while_revalidate: swr, if_error: 0, must_revalidate: false };
+            let (a, b) = (a.min(b), a.max(b));
+            prop_assert!(rank(state(Timestamp(0), &l, Timestamp(a))) <= rank(state(Timestamp(0), &l, Timestamp(b))));
+        }
+    }
+}

@@ -1,0 +1,318 @@
+//! The invalidation log as the rest of the proxy sees it: one handle, shared by all threads.
+//!
+//! * [`InvalidationLog::position`] — what a fill that begins now has seen.
+//! * [`InvalidationLog::standing`] — whether an entry still stands; one atomic load when nothing has happened
+//!   since it was last asked.
+//! * [`InvalidationLog::invalidate`] — the one way to invalidate anything. It returns when the invalidation is
+//!   in the log, or, where Redis can't be reached within its deadline, applied here and queued in order.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use super::position::{LogId, Position};
+use super::table::{HorizonReason, Standing, Step, Table};
+use super::{Invalidation, Source, TagId};
+use crate::clock::{Clock, Timestamp, millis};
+use crate::metrics::Metrics;
+use crate::redis_tier::link::{Appended, Link};
+
+/// More waiting invalidations than this are replaced by one of everything.
+const MAX_PENDING: usize = 10_000;
+
+/// Where an entry stands in the log: its as-of, its tags, and the log's version at which it was last found
+/// valid.
+#[derive(Debug)]
+pub struct Stamp {
+    /// What the instance that filled it had applied when its fetch began.
+    pub as_of: Position,
+    tags: Box<[TagId]>,
+    seen: AtomicU64,
+}
+
+impl Stamp {
+    /// The stamp of an entry that was not looked at yet.
+    pub fn new(as_of: Position, tags: &[TagId]) -> Stamp {
+        Stamp { as_of, tags: tags.into(), seen: AtomicU64::new(u64::MAX) }
+    }
+
+    /// The ids of its tags.
+    pub fn tags(&self) -> &[TagId] {
+        &self.tags
+    }
+}
+
+/// Where an invalidation got to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logged {
+    /// It is in the log.
+    At(LogId),
+    /// It is applied in this process and waits for Redis.
+    Pending,
+}
+
+/// The log. Clone the `Arc` around it.
+pub struct InvalidationLog {
+    table: RwLock<Table>,
+    /// Moves with every change of the table, after it.
+    version: AtomicU64,
+    remote: Option<Arc<Link>>,
+    pending: Mutex<VecDeque<Invalidation>>,
+    /// When Redis was last heard on the subscription, in milliseconds of [`Timestamp`].
+    heard: AtomicU64,
+    max_lag: u64,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+}
+
+impl InvalidationLog {
+    /// A log that is kept in Redis when there is a `remote`, and else in this process.
+    pub fn new(
+        table_size: usize,
+        max_lag: Duration,
+        remote: Option<Arc<Link>>,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> InvalidationLog {
+        InvalidationLog {
+            table: RwLock::new(Table::new(table_size)),
+            version: AtomicU64::new(0),
+            remote,
+            pending: Mutex::new(VecDeque::new()),
+            heard: AtomicU64::new(0),
+            max_lag: millis(max_lag),
+            clock,
+            metrics,
+        }
+    }
+
+    /// What has been applied up to now: the as-of of a fill that begins now.
+    pub fn position(&self) -> Position {
+        self.read().position()
+    }
+
+    /// Everything as-of before it is invalid.
+    pub fn horizon(&self) -> Position {
+        self.read().horizon()
+    }
+
+    /// How many tags are remembered.
+    pub fn tags(&self) -> usize {
+        self.read().len()
+    }
+
+    /// Whether an entry still stands.
+    pub fn standing(&self, stamp: &Stamp) -> Standing {
+        // Read before the table is: a change in between makes the next look a full one again.
+        let version = self.version.load(Ordering::Acquire);
+        if stamp.seen.load(Ordering::Relaxed) == version {
+            return Standing::Valid;
+        }
+        let standing = self.standing_of(stamp.as_of, &stamp.tags);
+        if standing == Standing::Valid {
+            stamp.seen.store(version, Ordering::Relaxed);
+        }
+        standing
+    }
+
+    /// Whether what was filled as of then, with those tags, still stands.
+    pub fn standing_of(&self, as_of: Position, tags: &[TagId]) -> Standing {
+        self.read().standing(as_of, tags.iter().copied())
+    }
+
+    /// Whether this instance is sure to know of all invalidations that are older than `max_lag`. Without Redis
+    /// it always is.
+    pub fn trusted(&self, now: Timestamp) -> bool {
+        self.remote.is_none() || now.since(Timestamp(self.heard.load(Ordering::Relaxed))) <= self.max_lag
+    }
+
+    /// Milliseconds since Redis was last heard; `None` without Redis.
+    pub fn silent_for(&self, now: Timestamp) -> Option<u64> {
+        self.remote.as_ref().map(|_| now.since(Timestamp(self.heard.load(Ordering::Relaxed))))
+    }
+
+    /// How many invalidations wait to be logged.
+    pub fn pending(&self) -> usize {
+        self.queue().len()
+    }
+
+    /// Invalidates. When this returns, no read through this instance that begins afterwards is answered from
+    /// what was filled before, and with [`Logged::At`] none through another one after the message's way.
+    pub async fn invalidate(&self, what: Invalidation, source: Source) -> Logged {
+        self.append(what, source, None).await
+    }
+
+    /// Invalidates what a third party published on the channel: at once here, and in the log once, however
+    /// many instances heard it. `heard_up_to` is the newest id that this subscription had announced before.
+    pub async fn invalidate_heard(&self, what: Invalidation, heard_up_to: LogId) -> Logged {
+        self.change(|table, now| table.local(&what, now));
+        self.append(what, Source::Channel, Some(heard_up_to)).await
+    }
+
+    async fn append(&self, what: Invalidation, source: Source, heard_up_to: Option<LogId>) -> Logged {
+        self.metrics.invalidation(source, what.scope());
+        let Some(remote) = &self.remote else {
+            return Logged::At(self.change(|table, now| table.append(&what, now)));
+        };
+        if self.queue().is_empty() {
+            let floor = self.position().id;
+            if let Ok(done) = remote.append(&what, floor, heard_up_to).await {
+                self.appended(remote, done, &what).await;
+                return Logged::At(done.id);
+            }
+        }
+        self.change(|table, now| table.local(&what, now));
+        self.enqueue(what);
+        remote.wake();
+        Logged::Pending
+    }
+
+    /// Puts what waits into the log, in order. Stops at the first failure.
+    pub(crate) async fn flush_pending(&self, remote: &Link) -> bool {
+        loop {
+            let Some(next) = self.queue().front().cloned() else { return true };
+            let Ok(done) = remote.append(&next, self.position().id, None).await else { return false };
+            self.appended(remote, done, &next).await;
+            let mut queue = self.queue();
+            // Only this task takes from the front; an overflow in between replaced what was there by one
+            // invalidation of everything, which must still be logged.
+            if queue.front() == Some(&next) {
+                queue.pop_front();
+            }
+            self.metrics.invalidations_pending.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Applies an own entry. When it shows that the log had gone back, everything goes, for everybody: others
+    /// may never have known what was lost.
+    async fn appended(&self, remote: &Link, done: Appended, what: &Invalidation) {
+        if self.applied(done.id, done.previous, what) == Step::Forked
+            && let Ok(done) = remote.append(&Invalidation::all(), self.position().id, None).await
+        {
+            self.applied(done.id, done.previous, &Invalidation::all());
+        }
+    }
+
+    /// Applies an entry of the log that this or another instance appended.
+    pub(crate) fn applied(&self, id: LogId, previous: LogId, what: &Invalidation) -> Step {
+        let step = self.change(|table, now| table.entry(id, previous, what, now));
+        match step {
+            Step::Gap { .. } => self.metrics.log_gaps.inc(),
+            Step::Applied => self.measure_lag(id),
+            Step::Forked => self.broken(id, HorizonReason::RolledBack),
+            Step::Known => {}
+        }
+        step
+    }
+
+    /// Applies an entry that was read from the stream in order.
+    pub(crate) fn applied_next(&self, id: LogId, what: &Invalidation) {
+        if self.change(|table, now| table.next(id, what, now)) == Step::Applied {
+            self.measure_lag(id);
+        }
+    }
+
+    /// Begins to follow the stream, whose oldest entry's predecessor is `horizon`.
+    pub(crate) fn start(&self, horizon: LogId) {
+        self.change(|table, _| table.start(horizon));
+    }
+
+    /// Gives up everything filled so far: the chain to it is broken.
+    pub(crate) fn broken(&self, newest: LogId, reason: HorizonReason) {
+        tracing::warn!(%newest, reason = reason.as_str(), "the invalidation log was interrupted: starting cold");
+        self.change(|table, _| table.broken(newest, reason));
+    }
+
+    /// Redis was heard.
+    pub(crate) fn heard(&self) {
+        self.heard.store(self.clock.now().0, Ordering::Relaxed);
+    }
+
+    /// Drops what no living entry can be older than.
+    pub(crate) fn forget(&self, life: Duration) {
+        let oldest = Timestamp(self.clock.now().0.saturating_sub(millis(life)));
+        self.change(|table, _| table.forget(oldest));
+    }
+
+    fn change<T>(&self, f: impl FnOnce(&mut Table, Timestamp) -> T) -> T {
+        let now = self.clock.now();
+        let mut table = self.write();
+        let done = f(&mut table, now);
+        let moves = table.take_moves();
+        self.version.fetch_add(1, Ordering::Release);
+        drop(table);
+        for reason in moves {
+            self.metrics.horizon_moved(reason);
+        }
+        done
+    }
+
+    fn measure_lag(&self, id: LogId) {
+        if self.remote.is_some() {
+            let lag = self.clock.now().since(Timestamp(id.ms));
+            self.metrics.invalidation_lag.observe(lag as f64 / 1000.0);
+        }
+    }
+
+    fn enqueue(&self, what: Invalidation) {
+        let mut queue = self.queue();
+        if queue.len() >= MAX_PENDING {
+            queue.clear();
+            queue.push_back(Invalidation::all());
+        } else {
+            queue.push_back(what);
+        }
+        self.metrics.invalidations_pending.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
+    }
+
+    // A panic while a lock was held can't leave the table half-changed in a way that hides an invalidation:
+    // marks are only ever raised. So a poisoned lock is used on.
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Invalidation>> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log() -> InvalidationLog {
+        let metrics = Arc::new(Metrics::new(&[]).unwrap());
+        InvalidationLog::new(100, Duration::from_secs(2), None, Clock::default(), metrics)
+    }
+    fn stamp(log: &InvalidationLog, tag: &str) -> Stamp {
+        Stamp::new(log.position(), &Invalidation::tag(tag).tag_ids().collect::<Vec<_>>())
+    }
+
+    #[tokio::test]
+    async fn without_redis_the_log_is_a_counter_in_the_process() {
+        let log = log();
+        let (a, b) = (stamp(&log, "a"), stamp(&log, "b"));
+        assert_eq!(log.standing(&a), Standing::Valid);
+        let Logged::At(id) = log.invalidate(Invalidation::tag("a"), Source::Api).await else { panic!() };
+        assert_eq!(log.position().id, id);
+        assert_eq!(log.standing(&a), Standing::Invalid);
+        assert_eq!(log.standing(&b), Standing::Valid);
+        assert_eq!(log.standing(&stamp(&log, "a")), Standing::Valid);
+        assert!(log.trusted(Timestamp(u64::MAX)));
+    }
+
+    #[tokio::test]
+    async fn an_entry_found_valid_is_looked_at_again_only_after_a_change() {
+        let log = log();
+        let a = stamp(&log, "a");
+        log.standing(&a);
+        let seen = a.seen.load(Ordering::Relaxed);
+        assert_eq!(seen, log.version.load(Ordering::Relaxed));
+        log.invalidate(Invalidation::tag("other"), Source::Api).await;
+        assert_ne!(seen, log.version.load(Ordering::Relaxed));
+        assert_eq!(log.standing(&a), Standing::Valid);
+    }
+}

@@ -1,0 +1,17 @@
+#![doc = "asidecar"]
+pub mod admission;
+pub mod clock;
+pub mod conditional;
+pub mod config;
+pub mod control;
+pub mod entry;
+pub mod freshness;
+pub mod invalidation;
+pub mod key;
+pub mod metrics;
+pub mod redis_tier;
+pub mod route;
+pub mod store;
+pub mod template;
+pub mod vary;
+pub mod words;

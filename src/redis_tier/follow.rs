@@ -1,0 +1,434 @@
+//! The follower: the one task that connects to Redis, subscribes, reads the log, and says when Redis may be
+//! trusted.
+//!
+//! Its order on every (re)connection is what makes an instance that was away safe: subscribe, append what is
+//! pending, catch up with the stream, and only then trust Redis's entries again. While connected it hears the
+//! bell, reads the log on every gap and at every heartbeat (which also finds what others appended without
+//! ringing), and logs what third parties publish.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use redis::aio::{PubSubSink, PubSubStream};
+use redis::{AsyncConnectionConfig, Client, Msg, RedisError};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::link::{Chunk, Link, Unavailable};
+use crate::freshness::LONGEST_LIFE;
+use crate::invalidation::log::InvalidationLog;
+use crate::invalidation::position::LogId;
+use crate::invalidation::table::{HorizonReason, Step};
+use crate::invalidation::{Invalidation, Source};
+use crate::metrics::{Command, CommandResult, MalformedWhat, Metrics};
+
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(2);
+/// Entries read from the log at a time.
+const CHUNK: usize = 512;
+/// Answers within the commands' deadline before a Redis is trusted (again).
+const PROBES: usize = 3;
+/// Malformed messages are logged at most this often.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// Why a connection ended.
+#[derive(Debug)]
+enum Lost {
+    Refused(RedisError),
+    TooSlow(&'static str),
+    Closed,
+    Commands,
+}
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Lost::Refused(e) => write!(f, "{e}"),
+            Lost::TooSlow(what) => write!(f, "no answer in time to {what}"),
+            Lost::Closed => f.write_str("the subscription was closed"),
+            Lost::Commands => f.write_str("commands failed"),
+        }
+    }
+}
+
+impl From<Unavailable> for Lost {
+    fn from(_: Unavailable) -> Lost {
+        Lost::Commands
+    }
+}
+
+/// Follows the log for as long as the process lives; never returns.
+pub struct Follower {
+    /// Where to connect.
+    pub client: Client,
+    /// What the rest of the proxy uses of the connection.
+    pub link: Arc<Link>,
+    /// What is read goes here.
+    pub log: Arc<InvalidationLog>,
+    /// How often the subscription is checked.
+    pub heartbeat: Duration,
+    /// Where malformed messages are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Follower {
+    /// Connects, follows, and begins again with backoff and jitter whenever the connection is lost.
+    pub async fn run(self) {
+        let mut retry = FIRST_RETRY;
+        let mut started = false;
+        let mut told = false;
+        loop {
+            let began = Instant::now();
+            let lost = match self.session(&mut started, &mut told).await {
+                Ok(never) => match never {},
+                Err(lost) => lost,
+            };
+            self.link.down();
+            if !told {
+                tracing::warn!(cause = %lost, "Redis is away: serving from memory and upstream until it is back");
+                told = true;
+            }
+            if began.elapsed() > LAST_RETRY {
+                retry = FIRST_RETRY;
+            }
+            sleep(retry.mul_f64(0.5 + fraction())).await;
+            retry = (retry * 2).min(LAST_RETRY);
+        }
+    }
+
+    async fn session(&self, started: &mut bool, told: &mut bool) -> Result<std::convert::Infallible, Lost> {
+        let (mut sink, mut stream) = self.connect().await?;
+        for _ in 0..PROBES {
+            self.link.ping().await?;
+        }
+        if !self.log.flush_pending(&self.link).await {
+            return Err(Lost::Commands);
+        }
+        if !*started {
+            self.begin().await?;
+            *started = true;
+        }
+        self.catch_up().await?;
+        self.log.heard();
+        self.link.trust();
+        if *told {
+            tracing::info!("Redis is back");
+        }
+        *told = false;
+
+        let mut heard_up_to = self.log.position().id;
+        let mut complaints = Complaints::default();
+        let mut beat = interval(self.heartbeat);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut beats: u64 = 0;
+        loop {
+            tokio::select! {
+                message = stream.next() => {
+                    let message = message.ok_or(Lost::Closed)?;
+                    self.log.heard();
+                    self.message(&message, &mut heard_up_to, &mut complaints).await?;
+                }
+                _ = beat.tick() => {
+                    sink = self.beat(sink, &mut stream, &mut heard_up_to, &mut complaints).await?;
+                    beats += 1;
+                    if beats.is_multiple_of(3600) {
+                        self.log.forget(LONGEST_LIFE);
+                    }
+                }
+                () = self.link.woken() => {
+                    if !self.link.is_usable() || !self.log.flush_pending(&self.link).await {
+                        return Err(Lost::Commands);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<(PubSubSink, PubSubStream), Lost> {
+        let began = Instant::now();
+        let connected = timeout(CONNECT_DEADLINE, async {
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(CONNECT_DEADLINE))
+                .set_response_timeout(Some(CONNECT_DEADLINE));
+            let commands = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            let (mut sink, stream) = self.client.get_async_pubsub().await?.split();
+            let names = self.link.names();
+            sink.subscribe(&[names.bell.as_str(), names.channel.as_str()]).await?;
+            Ok((commands, sink, stream))
+        })
+        .await;
+        let (result, outcome) = match connected {
+            Ok(Ok((commands, sink, stream))) => {
+                self.link.connected(commands);
+                (CommandResult::Ok, Ok((sink, stream)))
+            }
+            Ok(Err(e)) => (CommandResult::Error, Err(Lost::Refused(e))),
+            Err(_) => (CommandResult::Timeout, Err(Lost::TooSlow("connecting"))),
+        };
+        self.link.count(Command::Connect, result, began.elapsed());
+        outcome
+    }
+
+    /// A PING over the subscription, whose messages go on being read meanwhile; then the log, for what came
+    /// without a ring of the bell.
+    async fn beat(
+        &self,
+        mut sink: PubSubSink,
+        stream: &mut PubSubStream,
+        heard_up_to: &mut LogId,
+        complaints: &mut Complaints,
+    ) -> Result<PubSubSink, Lost> {
+        let began = Instant::now();
+        let ping = timeout(self.heartbeat, async {
+            let answer: Result<redis::Value, RedisError> = sink.ping().await;
+            (sink, answer)
+        });
+        tokio::pin!(ping);
+        let sink = loop {
+            tokio::select! {
+                answer = &mut ping => match answer {
+                    Ok((sink, Ok(_))) => break sink,
+                    Ok((_, Err(e))) => return Err(Lost::Refused(e)),
+                    Err(_) => return Err(Lost::TooSlow("the heartbeat")),
+                },
+                message = stream.next() => {
+                    let message = message.ok_or(Lost::Closed)?;
+                    self.message(&message, heard_up_to, complaints).await?;
+                }
+            }
+        };
+        self.link.count(Command::Ping, CommandResult::Ok, began.elapsed());
+        if !self.log.flush_pending(&self.link).await {
+            return Err(Lost::Commands);
+        }
+        self.catch_up().await?;
+        self.log.heard();
+        Ok(sink)
+    }
+
+    async fn message(&self, message: &Msg, heard_up_to: &mut LogId, complaints: &mut Complaints) -> Result<(), Lost> {
+        let payload = message.get_payload_bytes();
+        if message.get_channel_name() == self.link.names().bell {
+            let Some(ring) = Ring::parse(payload) else {
+                self.metrics.malformed(MalformedWhat::LogEntry);
+                return self.catch_up().await;
+            };
+            *heard_up_to = (*heard_up_to).max(ring.id);
+            match self.log.applied(ring.id, ring.previous, &ring.what) {
+                Step::Applied | Step::Known => {}
+                Step::Gap { .. } => self.catch_up().await?,
+                Step::Forked => {
+                    self.log.invalidate(Invalidation::all(), Source::Log).await;
+                }
+            }
+            return Ok(());
+        }
+        match Invalidation::parse(payload) {
+            Ok(what) => {
+                self.log.invalidate_heard(what, *heard_up_to).await;
+            }
+            Err(malformed) => {
+                self.metrics.malformed(MalformedWhat::Message);
+                complaints.tell(&malformed, &self.link.names().channel);
+            }
+        }
+        Ok(())
+    }
+
+    /// The first reading: the horizon is the oldest entry's predecessor; a marker begins a stream anew, and is
+    /// the horizon itself.
+    async fn begin(&self) -> Result<(), Lost> {
+        let chunk = self.link.read(LogId::ZERO, 1).await?;
+        let Some((id, fields)) = chunk.entries.first() else {
+            self.log.start(chunk.last);
+            return Ok(());
+        };
+        let entry = LogEntry::read(fields);
+        let horizon = match (entry.begins, entry.previous) {
+            (false, Some(previous)) => previous,
+            _ => *id,
+        };
+        self.log.start(horizon);
+        Ok(())
+    }
+
+    /// Reads the log from the last id applied to its end, after making sure that this id is on the chain.
+    async fn catch_up(&self) -> Result<(), Lost> {
+        let mut first = true;
+        loop {
+            let last = self.log.position().id;
+            let chunk = self.link.read(last, CHUNK).await?;
+            if first {
+                match on_chain(last, &chunk) {
+                    Chain::Whole => {}
+                    Chain::Broken => {
+                        self.log.broken(chunk.last, HorizonReason::Broken);
+                        continue;
+                    }
+                    Chain::RolledBack => {
+                        // Others may not know what was lost: everything goes, for everybody.
+                        self.log.broken(chunk.last, HorizonReason::RolledBack);
+                        self.log.invalidate(Invalidation::all(), Source::Log).await;
+                        continue;
+                    }
+                }
+            }
+            first = false;
+            let read = chunk.entries.len();
+            for (id, fields) in chunk.entries {
+                self.apply(id, &fields);
+            }
+            if read < CHUNK {
+                return Ok(());
+            }
+        }
+    }
+
+    fn apply(&self, id: LogId, fields: &[(String, Vec<u8>)]) {
+        let entry = LogEntry::read(fields);
+        match entry.what {
+            Some(what) => self.log.applied_next(id, &what),
+            None => {
+                self.metrics.malformed(MalformedWhat::LogEntry);
+                tracing::warn!(%id, "an entry of the invalidation log can't be read: everything is invalidated");
+                self.log.applied_next(id, &Invalidation::all());
+            }
+        }
+    }
+}
+
+/// How the last id applied lies to what was read after it.
+#[derive(Debug, PartialEq, Eq)]
+enum Chain {
+    Whole,
+    /// What came after it is not there any more, or the stream was begun anew.
+    Broken,
+    /// The stream ends before it.
+    RolledBack,
+}
+
+fn on_chain(last: LogId, chunk: &Chunk) -> Chain {
+    let next = chunk.entries.first().map(|(_, fields)| LogEntry::read(fields));
+    match next {
+        _ if chunk.last < last => Chain::RolledBack,
+        _ if chunk.found => Chain::Whole,
+        None if chunk.last == last => Chain::Whole,
+        Some(next) if !next.begins && next.previous == Some(last) => Chain::Whole,
+        _ => Chain::Broken,
+    }
+}
+
+/// An entry of the stream.
+struct LogEntry {
+    previous: Option<LogId>,
+    /// It is the marker that begins a stream.
+    begins: bool,
+    /// `None`: of a newer format, or malformed.
+    what: Option<Invalidation>,
+}
+
+impl LogEntry {
+    fn read(fields: &[(String, Vec<u8>)]) -> LogEntry {
+        let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_slice());
+        let previous = field("p").and_then(|p| std::str::from_utf8(p).ok()?.parse().ok());
+        let begins = field("k") == Some(b"begin");
+        let known = field("v").is_none_or(|v| v == b"1");
+        let what = match field("m") {
+            _ if !known => None,
+            _ if begins => Some(Invalidation::default()),
+            Some(message) => Invalidation::parse(message).ok(),
+            None => None,
+        };
+        LogEntry { previous, begins, what }
+    }
+}
+
+/// An announcement: `id previous origin message`.
+struct Ring {
+    id: LogId,
+    previous: LogId,
+    what: Invalidation,
+}
+
+impl Ring {
+    fn parse(payload: &[u8]) -> Option<Ring> {
+        let mut parts = payload.splitn(4, |b| *b == b' ');
+        let mut id = || std::str::from_utf8(parts.next()?).ok()?.parse().ok();
+        let (id, previous) = (id()?, id()?);
+        let _origin = parts.next()?;
+        Some(Ring { id, previous, what: Invalidation::parse(parts.next()?).ok()? })
+    }
+}
+
+/// Tells of malformed messages, once a minute with how many there were.
+#[derive(Default)]
+struct Complaints {
+    told: Option<Instant>,
+    since: u64,
+}
+
+impl Complaints {
+    fn tell(&mut self, what: &crate::invalidation::Malformed, channel: &str) {
+        self.since += 1;
+        if self.told.is_none_or(|t| t.elapsed() >= COMPLAIN_EVERY) {
+            tracing::warn!(cause = %what, count = self.since, channel, "malformed invalidation messages were ignored");
+            self.told = Some(Instant::now());
+            self.since = 0;
+        }
+    }
+}
+
+/// A number in [0, 1) that differs between instances and calls: the jitter of the backoff.
+fn fraction() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    (RandomState::new().hash_one(Instant::now()) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u64) -> LogId {
+        LogId { ms: n, seq: 0 }
+    }
+    fn entry(n: u64, fields: &[(&str, &str)]) -> (LogId, Vec<(String, Vec<u8>)>) {
+        (id(n), fields.iter().map(|(k, v)| (k.to_string(), v.as_bytes().to_vec())).collect())
+    }
+    fn chunk(last: u64, found: bool, entries: Vec<(LogId, Vec<(String, Vec<u8>)>)>) -> Chunk {
+        Chunk { last: id(last), found, entries }
+    }
+
+    #[test]
+    fn rule_4_the_last_id_applied_must_be_on_the_chain() {
+        let next = |p: &str| vec![entry(9, &[("v", "1"), ("p", p), ("m", "a")])];
+        let marker = vec![entry(9, &[("v", "1"), ("k", "begin"), ("p", "0-0"), ("m", "{}")])];
+        assert_eq!(on_chain(id(5), &chunk(5, true, vec![])), Chain::Whole);
+        assert_eq!(on_chain(id(5), &chunk(5, false, vec![])), Chain::Whole, "trimmed, but nothing came after");
+        assert_eq!(on_chain(id(5), &chunk(9, true, next("7-0"))), Chain::Whole);
+        assert_eq!(on_chain(id(5), &chunk(9, false, next("5-0"))), Chain::Whole, "trimmed right behind it");
+        assert_eq!(on_chain(id(5), &chunk(9, false, next("7-0"))), Chain::Broken, "trimmed beyond it");
+        assert_eq!(on_chain(id(5), &chunk(9, false, marker)), Chain::Broken, "begun anew");
+        assert_eq!(on_chain(id(5), &chunk(9, false, vec![])), Chain::Broken, "trimmed to nothing");
+        assert_eq!(on_chain(id(5), &chunk(4, false, vec![])), Chain::RolledBack);
+    }
+
+    #[test]
+    fn entries_of_the_log_are_read_leniently_where_safe_and_refused_where_not() {
+        let read = |fields: &[(&str, &str)]| LogEntry::read(&entry(1, fields).1);
+        assert_eq!(read(&[("m", "user:1")]).what, Invalidation::parse(b"user:1").ok(), "somebody's own XADD");
+        assert!(read(&[("v", "2"), ("m", "user:1")]).what.is_none(), "a newer format");
+        assert!(read(&[("v", "1"), ("m", "{")]).what.is_none());
+        assert!(read(&[("v", "1")]).what.is_none());
+        assert!(read(&[("v", "1"), ("k", "begin"), ("m", "{}")]).what.is_some_and(|w| w.is_empty()));
+    }
+
+    #[test]
+    fn a_ring_of_the_bell_carries_the_entry() {
+        let ring = Ring::parse(b"7-0 6-1 me {\"tags\":[\"a b\"]}").unwrap();
+        assert_eq!((ring.id, ring.previous), (id(7), LogId { ms: 6, seq: 1 }));
+        assert_eq!(ring.what.tags, ["a b"]);
+        assert!(Ring::parse(b"7-0 6-1 me").is_none());
+        assert!(Ring::parse(b"x 6-1 me a").is_none());
+    }
+}

@@ -1,0 +1,73 @@
+//! Where responses are kept: memory, and Redis behind it.
+//!
+//! * [`memory`] — the tier that is always there, bounded by bytes.
+//! * [`record`] — an entry as it stands in Redis.
+//! * [`Shared`] — the Redis tier: records in, entries out. Whatever is wrong with it is a miss.
+
+pub mod memory;
+pub mod record;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Timestamp, millis};
+use crate::entry::{Entry, Stored};
+use crate::invalidation::log::InvalidationLog;
+use crate::invalidation::position::Position;
+use crate::metrics::{MalformedWhat, Metrics};
+use crate::redis_tier::link::Link;
+use crate::vary::Variants;
+
+/// The Redis tier.
+pub struct Shared {
+    link: Arc<Link>,
+    log: Arc<InvalidationLog>,
+    metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// The tier behind a link.
+    pub fn new(link: Arc<Link>, log: Arc<InvalidationLog>, metrics: Arc<Metrics>) -> Shared {
+        Shared { link, log, metrics }
+    }
+
+    /// What stands under a key, for the route with that index.
+    pub async fn get(&self, key: &str, route: usize) -> Option<Stored> {
+        // What this instance could not log yet, other instances do not know: their entries may be older.
+        if self.log.pending() > 0 {
+            return None;
+        }
+        // Only what this process has seen counts as seen: the filler may have been ahead of it, and an
+        // invalidation that is applied here but not logged yet must beat the entry.
+        let seen = Position::at(self.log.position().id);
+        let bytes = self.link.get(key).await.ok()??;
+        match record::decode(bytes, key, route) {
+            Ok(Stored::Entry(entry)) if entry.stamp.as_of > seen => {
+                Some(Stored::Entry(Arc::new(record::with_as_of(&entry, seen))))
+            }
+            Ok(stored) => Some(stored),
+            Err(cause) => {
+                self.metrics.malformed(MalformedWhat::Record);
+                tracing::debug!(key, %cause, "a record in Redis can't be used");
+                None
+            }
+        }
+    }
+
+    /// Stores an entry, and under its primary key what it varies by.
+    pub async fn put(&self, entry: &Entry, variants: Option<(&str, &Variants)>, now: Timestamp) -> bool {
+        let age = now.since(entry.birth);
+        let life = Duration::from_millis(entry.lifetime.whole().saturating_sub(age).max(revalidation_life(entry)));
+        if let Some((primary, variants)) = variants
+            && self.link.set(primary, record::encode_variants(primary, variants), life).await.is_err()
+        {
+            return false;
+        }
+        self.link.set(&entry.key, record::encode(entry), life).await.is_ok()
+    }
+}
+
+/// An entry that can be revalidated is worth keeping for a while after its freshness.
+fn revalidation_life(entry: &Entry) -> u64 {
+    if crate::admission::has_validator(&entry.headers) { millis(Duration::from_secs(60)) } else { 1 }
+}

@@ -1,0 +1,364 @@
+//! An entry as it stands in Redis: a versioned, checksummed binary frame.
+//!
+//! ```text
+//! "ASDC"  version u8  kind u8  crc32 u32 of all that follows
+//! entry:    key  base u32  path  status u16  as-of (ms u64, seq u64)  birth u64  fresh u64
+//!           while-revalidate u64  if-error u64  flags u8  cost u32  tags
+//!           number of fields u16, each: name value
+//!           body, to the end
+//! variants: key  names
+//! ```
+//!
+//! Integers are little-endian; keys, paths, tags, names and values carry their length (u32) before them. The
+//! body comes last, so that reading it is a slice of what was received. The whole key stands inside and is
+//! compared: a reply that belongs to another request is a miss. What is foreign, damaged or of another version
+//! is an error here and a miss for the caller.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use smallvec::SmallVec;
+
+use crate::admission::Sharing;
+use crate::clock::Timestamp;
+use crate::entry::{Entry, Stored};
+use crate::freshness::Lifetime;
+use crate::invalidation::log::Stamp;
+use crate::invalidation::position::{LogId, Position};
+use crate::invalidation::{TagId, TagKind, path_ids};
+use crate::vary::Variants;
+
+const MAGIC: &[u8; 4] = b"ASDC";
+const VERSION: u8 = 1;
+const ENTRY: u8 = 1;
+const VARIANTS: u8 = 2;
+const PREAMBLE: usize = 10;
+
+const MUST_REVALIDATE: u8 = 1;
+const SHARED_COOKIE: u8 = 2;
+const SHARED_AUTHORIZATION: u8 = 4;
+
+/// Why a record can't be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unusable {
+    /// It is not ours.
+    Foreign,
+    /// It is of another version of the format.
+    Version(u8),
+    /// Its checksum does not fit.
+    Damaged,
+    /// It ends too early, or a part of it is not what it must be.
+    Malformed,
+    /// It belongs to another key.
+    OtherKey,
+}
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unusable::Foreign => f.write_str("it is no record of asidecar"),
+            Unusable::Version(v) => write!(f, "it is of format version {v}, this program reads {VERSION}"),
+            Unusable::Damaged => f.write_str("its checksum does not fit"),
+            Unusable::Malformed => f.write_str("it is malformed"),
+            Unusable::OtherKey => f.write_str("it belongs to another key"),
+        }
+    }
+}
+
+/// Writes an entry.
+pub fn encode(entry: &Entry) -> Bytes {
+    let fields: usize = entry.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 8).sum();
+    let room = PREAMBLE + 96 + entry.key.len() + entry.path.len() + entry.tags.len() + fields + entry.body.len();
+    let mut out = begin(ENTRY, room);
+    put(&mut out, entry.key.as_bytes());
+    out.put_u32_le(u32::try_from(entry.base).unwrap_or(u32::MAX));
+    put(&mut out, entry.path.as_bytes());
+    out.put_u16_le(entry.status.as_u16());
+    out.put_u64_le(entry.stamp.as_of.id.ms);
+    out.put_u64_le(entry.stamp.as_of.id.seq);
+    out.put_u64_le(entry.birth.0);
+    out.put_u64_le(entry.lifetime.fresh);
+    out.put_u64_le(entry.lifetime.while_revalidate);
+    out.put_u64_le(entry.lifetime.if_error);
+    let mut flags = 0;
+    for (set, flag) in [
+        (entry.lifetime.must_revalidate, MUST_REVALIDATE),
+        (entry.sharing.cookie, SHARED_COOKIE),
+        (entry.sharing.authorization, SHARED_AUTHORIZATION),
+    ] {
+        flags |= if set { flag } else { 0 };
+    }
+    out.put_u8(flags);
+    out.put_u32_le(entry.cost);
+    put(&mut out, entry.tags.as_bytes());
+    out.put_u16_le(u16::try_from(entry.headers.len()).unwrap_or(u16::MAX));
+    for (name, value) in &entry.headers {
+        put(&mut out, name.as_str().as_bytes());
+        put(&mut out, value.as_bytes());
+    }
+    out.put_slice(&entry.body);
+    seal(out)
+}
+
+/// Writes what the responses of a key vary by.
+pub fn encode_variants(key: &str, variants: &Variants) -> Bytes {
+    let mut out = begin(VARIANTS, PREAMBLE + key.len() + 64);
+    put(&mut out, key.as_bytes());
+    put(&mut out, variants.join().as_bytes());
+    seal(out)
+}
+
+/// Reads what stands under `key`, for the route with that index.
+pub fn decode(record: Bytes, key: &str, route: usize) -> Result<Stored, Unusable> {
+    let head = record.get(..PREAMBLE).ok_or(Unusable::Foreign)?;
+    if &head[..4] != MAGIC {
+        return Err(Unusable::Foreign);
+    }
+    if head[4] != VERSION {
+        return Err(Unusable::Version(head[4]));
+    }
+    let kind = head[5];
+    let sum = u32::from_le_bytes([head[6], head[7], head[8], head[9]]);
+    if crc32fast::hash(&record[PREAMBLE..]) != sum {
+        return Err(Unusable::Damaged);
+    }
+    let mut r = Reader { record: &record, at: PREAMBLE };
+    if r.text()? != key {
+        return Err(Unusable::OtherKey);
+    }
+    match kind {
+        ENTRY => entry(r, key, route).map(|e| Stored::Entry(Arc::new(e))),
+        VARIANTS => {
+            let variants = Variants::parse(r.text()?).ok_or(Unusable::Malformed)?;
+            Ok(Stored::Variants(Arc::new(variants)))
+        }
+        _ => Err(Unusable::Malformed),
+    }
+}
+
+fn entry(mut r: Reader<'_>, key: &str, route: usize) -> Result<Entry, Unusable> {
+    let base = r.u32()? as usize;
+    if base > key.len() || !key.is_char_boundary(base) {
+        return Err(Unusable::Malformed);
+    }
+    let path = r.text()?.to_string();
+    let status = StatusCode::from_u16(r.u16()?).map_err(|_| Unusable::Malformed)?;
+    let as_of = Position::at(LogId { ms: r.u64()?, seq: r.u64()? });
+    let birth = Timestamp(r.u64()?);
+    let (fresh, while_revalidate, if_error) = (r.u64()?, r.u64()?, r.u64()?);
+    let flags = r.u8()?;
+    let cost = r.u32()?;
+    let tags = r.text()?.to_string();
+    let fields = r.u16()?;
+    let mut headers = HeaderMap::with_capacity(usize::from(fields));
+    for _ in 0..fields {
+        let name = HeaderName::from_bytes(r.bytes()?).map_err(|_| Unusable::Malformed)?;
+        let value = HeaderValue::from_bytes(r.bytes()?).map_err(|_| Unusable::Malformed)?;
+        headers.append(name, value);
+    }
+    let body = r.record.slice(r.at..);
+    let ids = tag_ids(key, base, &path, &tags);
+    Ok(Entry {
+        key: key.into(),
+        base,
+        path: path.into(),
+        route,
+        status,
+        headers,
+        body,
+        birth,
+        lifetime: Lifetime { fresh, while_revalidate, if_error, must_revalidate: flags & MUST_REVALIDATE != 0 },
+        sharing: Sharing { cookie: flags & SHARED_COOKIE != 0, authorization: flags & SHARED_AUTHORIZATION != 0 },
+        tags: tags.into(),
+        stamp: Stamp::new(as_of, &ids),
+        cost,
+        hits: AtomicU32::new(0),
+    })
+}
+
+/// The ids that an entry's key, path and tag names stand for; the same as [`crate::entry::Tags`] gathered when
+/// it was filled, but for the primary key of a variant, which its base covers.
+fn tag_ids(key: &str, base: usize, path: &str, names: &str) -> SmallVec<[TagId; 12]> {
+    let mut ids: SmallVec<[TagId; 12]> = SmallVec::new();
+    ids.push(TagId::of(TagKind::Key, key.as_bytes()));
+    if let Some((primary, _)) = key.split_once("##") {
+        ids.push(TagId::of(TagKind::Key, primary.as_bytes()));
+    }
+    ids.push(TagId::of(TagKind::Key, &key.as_bytes()[..base]));
+    ids.extend(path_ids(path));
+    ids.extend(names.lines().map(|n| TagId::of(TagKind::Tag, n.as_bytes())));
+    ids
+}
+
+/// The same entry with another as-of.
+pub fn with_as_of(entry: &Entry, as_of: Position) -> Entry {
+    Entry {
+        key: entry.key.clone(),
+        base: entry.base,
+        path: entry.path.clone(),
+        route: entry.route,
+        status: entry.status,
+        headers: entry.headers.clone(),
+        body: entry.body.clone(),
+        birth: entry.birth,
+        lifetime: entry.lifetime,
+        sharing: entry.sharing,
+        tags: entry.tags.clone(),
+        stamp: Stamp::new(as_of, entry.stamp.tags()),
+        cost: entry.cost,
+        hits: AtomicU32::new(0),
+    }
+}
+
+fn begin(kind: u8, room: usize) -> BytesMut {
+    let mut out = BytesMut::with_capacity(room);
+    out.put_slice(MAGIC);
+    out.put_u8(VERSION);
+    out.put_u8(kind);
+    out.put_u32_le(0);
+    out
+}
+
+fn seal(mut out: BytesMut) -> Bytes {
+    let sum = crc32fast::hash(&out[PREAMBLE..]);
+    out[6..PREAMBLE].copy_from_slice(&sum.to_le_bytes());
+    out.freeze()
+}
+
+fn put(out: &mut BytesMut, part: &[u8]) {
+    out.put_u32_le(u32::try_from(part.len()).unwrap_or(u32::MAX));
+    out.put_slice(part);
+}
+
+struct Reader<'b> {
+    record: &'b Bytes,
+    at: usize,
+}
+
+impl<'b> Reader<'b> {
+    fn take(&mut self, n: usize) -> Result<&'b [u8], Unusable> {
+        let end = self.at.checked_add(n).ok_or(Unusable::Malformed)?;
+        let part = self.record.get(self.at..end).ok_or(Unusable::Malformed)?;
+        self.at = end;
+        Ok(part)
+    }
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Unusable> {
+        self.take(N)?.try_into().map_err(|_| Unusable::Malformed)
+    }
+    fn u8(&mut self) -> Result<u8, Unusable> {
+        Ok(self.array::<1>()?[0])
+    }
+    fn u16(&mut self) -> Result<u16, Unusable> {
+        self.array().map(u16::from_le_bytes)
+    }
+    fn u32(&mut self) -> Result<u32, Unusable> {
+        self.array().map(u32::from_le_bytes)
+    }
+    fn u64(&mut self) -> Result<u64, Unusable> {
+        self.array().map(u64::from_le_bytes)
+    }
+    fn bytes(&mut self) -> Result<&'b [u8], Unusable> {
+        let n = self.u32()? as usize;
+        self.take(n)
+    }
+    fn text(&mut self) -> Result<&'b str, Unusable> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| Unusable::Malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn sample(body: &[u8]) -> Entry {
+        let mut headers = HeaderMap::new();
+        headers.append("content-type", "text/plain".parse().unwrap());
+        headers.append("x-a", "1".parse().unwrap());
+        headers.append("x-a", HeaderValue::from_bytes(b"\xe4").unwrap());
+        Entry {
+            key: "user:1?a=b".into(),
+            base: 6,
+            path: "/users/1".into(),
+            route: 3,
+            status: StatusCode::NOT_FOUND,
+            headers,
+            body: Bytes::copy_from_slice(body),
+            birth: Timestamp(1234),
+            lifetime: Lifetime { fresh: 1, while_revalidate: 2, if_error: 3, must_revalidate: true },
+            sharing: Sharing { cookie: false, authorization: true },
+            tags: "users\nuser:1\n".into(),
+            stamp: Stamp::new(Position { id: LogId { ms: 9, seq: 2 }, local: 7 }, &[]),
+            cost: 300,
+            hits: AtomicU32::new(5),
+        }
+    }
+    fn read(record: &[u8]) -> Result<Stored, Unusable> {
+        decode(Bytes::copy_from_slice(record), "user:1?a=b", 3)
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let was = sample(b"hello");
+        let Ok(Stored::Entry(got)) = read(&encode(&was)) else { panic!("must decode") };
+        assert_eq!(got.stamp.as_of, Position::at(was.stamp.as_of.id), "the local sequence is this process's own");
+        assert_eq!((&got.key, got.base, &got.path, got.route), (&was.key, was.base, &was.path, was.route));
+        assert_eq!((got.status, &got.headers, &got.body), (was.status, &was.headers, &was.body));
+        assert_eq!((got.birth, got.lifetime, got.sharing), (was.birth, was.lifetime, was.sharing));
+        assert_eq!((&got.tags, got.cost), (&was.tags, was.cost));
+        let ids = got.stamp.tags();
+        for (kind, name) in [
+            (TagKind::Tag, "users"),
+            (TagKind::Key, "user:1"),
+            (TagKind::Key, "user:1?a=b"),
+            (TagKind::Prefix, "/users"),
+        ] {
+            assert!(ids.contains(&TagId::of(kind, name.as_bytes())), "{name}");
+        }
+    }
+
+    #[test]
+    fn variants_are_read_back() {
+        let variants = Variants::parse("accept,x-b").unwrap();
+        let Ok(Stored::Variants(got)) = decode(encode_variants("k", &variants), "k", 0) else { panic!("must decode") };
+        assert_eq!(*got, variants);
+    }
+
+    #[test]
+    fn damaged_foreign_and_misplaced_records_are_told_apart() {
+        let good = encode(&sample(b"hello"));
+        assert_eq!(read(b"").unwrap_err(), Unusable::Foreign);
+        assert_eq!(read(b"some other program's value").unwrap_err(), Unusable::Foreign);
+        assert_eq!(decode(good.clone(), "user:2", 0).unwrap_err(), Unusable::OtherKey);
+        let mut newer = good.to_vec();
+        newer[4] = 2;
+        assert_eq!(read(&newer).unwrap_err(), Unusable::Version(2));
+        for at in PREAMBLE..good.len() {
+            let mut damaged = good.to_vec();
+            damaged[at] ^= 0x40;
+            assert_eq!(read(&damaged).unwrap_err(), Unusable::Damaged, "byte {at}");
+        }
+        for end in PREAMBLE..good.len() {
+            assert!(read(&good[..end]).is_err(), "cut at {end}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoding_never_panics_even_under_a_right_checksum(kind in 0u8..4, tail in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut out = begin(kind, 300);
+            put(&mut out, b"user:1?a=b");
+            out.put_slice(&tail);
+            let _ = read(&seal(out));
+        }
+
+        #[test]
+        fn any_body_survives(body in prop::collection::vec(any::<u8>(), 0..300)) {
+            let Ok(Stored::Entry(got)) = read(&encode(&sample(&body))) else { panic!("must decode") };
+            prop_assert_eq!(&got.body[..], &body[..]);
+        }
+    }
+}
