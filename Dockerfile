@@ -83,12 +83,14 @@ LABEL org.opencontainers.image.title="asidecar" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="debian:12-slim"
+# Every command of the binary reads this file, the health check too, unless --config names another one.
+ENV ASIDECAR_CONFIG=/etc/asidecar/asidecar.toml
 COPY --from=build /out/asidecar.toml /etc/asidecar/asidecar.toml
 COPY --from=build /out/asidecar /usr/local/bin/asidecar
 # 8080 is the proxy; 9901 is the admin listener, which only answers others once the configuration lets it.
 EXPOSE 8080 9901
-# The binary asks its own admin listener at 127.0.0.1:9901. With another port, override this with --admin ADDR.
+# The binary asks the admin listener that the configuration names.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s --retries=3 CMD ["asidecar", "healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["asidecar"]
-CMD ["run", "--config", "/etc/asidecar/asidecar.toml"]
+CMD ["run"]

@@ -3,7 +3,9 @@
 //! RFC 9111 section 3 and the route's policy meet here. What is personal (credentials, cookies, `private`) is
 //! kept only where the route or the response says so in so many words.
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, RANGE, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, SET_COOKIE, TRAILER, TRANSFER_ENCODING,
+};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::config::{AuthorizationRule, CookieRule, OriginRule, RoutePolicy};
@@ -78,6 +80,9 @@ pub fn plan(policy: &RoutePolicy, method: &Method, headers: &HeaderMap, cc: &Cac
     if headers.contains_key(RANGE) {
         return Plan::Bypass(Bypass::Range);
     }
+    if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
+        return Plan::Bypass(Bypass::Precondition);
+    }
     if cc.no_store {
         return Plan::Bypass(Bypass::NoStore);
     }
@@ -111,6 +116,9 @@ pub fn admit(
     let overrides = policy.origin == OriginRule::Override && freshness::route_ttl(policy, status).is_some();
     if status == StatusCode::PARTIAL_CONTENT || headers.contains_key(http::header::CONTENT_RANGE) {
         return Err(NotStored::Partial);
+    }
+    if headers.contains_key(TRAILER) {
+        return Err(NotStored::Trailers);
     }
     if status.is_informational() || status == StatusCode::NOT_MODIFIED {
         return Err(NotStored::Status);

@@ -1,6 +1,9 @@
 //! A client's conditional request, answered from a stored response: RFC 9110 section 13.
 
-use http::header::{ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED};
+use http::header::{
+    AGE, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LAST_MODIFIED, SET_COOKIE,
+};
 use http::{HeaderMap, StatusCode};
 
 use crate::control::split_list;
@@ -27,6 +30,30 @@ pub fn not_modified(request: &HeaderMap, status: StatusCode, stored: &HeaderMap)
     }
 }
 
+/// The fields of a stored response that a 304 made from it carries (RFC 9110 section 15.4.5): all but those
+/// that describe the content it does not have.
+pub fn fields_of_304(stored: &HeaderMap) -> HeaderMap {
+    let mut fields = stored.clone();
+    for name in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE] {
+        fields.remove(name);
+    }
+    fields
+}
+
+/// A stored response's fields after a 304 renewed it (RFC 9111 section 3.2): the 304's replace the stored
+/// ones, but for those that describe the content that is stored.
+pub fn updated(stored: &HeaderMap, fresh: &HeaderMap) -> HeaderMap {
+    let mut fields = stored.clone();
+    let keeps = [CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, SET_COOKIE, AGE];
+    for name in fresh.keys().filter(|n| !keeps.contains(n)) {
+        fields.remove(name);
+        for value in fresh.get_all(name) {
+            fields.append(name.clone(), value.clone());
+        }
+    }
+    fields
+}
+
 /// An entity tag without its weakness (RFC 9110 section 8.8.3.2, weak comparison).
 fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
@@ -50,6 +77,19 @@ mod tests {
         assert!(answered(&[("if-none-match", "*")], &stored));
         assert!(!answered(&[("if-none-match", "\"a\"")], &stored));
         assert!(!answered(&[("if-none-match", "\"a\"")], &[]));
+    }
+
+    #[test]
+    fn a_304_replaces_stored_fields_but_not_those_that_describe_the_content() {
+        let stored = headers(&[("cache-control", "max-age=1"), ("content-type", "a/b"), ("x-a", "1"), ("x-b", "1")]);
+        let mut fresh = headers(&[("cache-control", "max-age=9"), ("content-length", "0"), ("content-type", "c/d")]);
+        fresh.append("x-a", "2".parse().unwrap());
+        fresh.append("x-a", "3".parse().unwrap());
+        let got = updated(&stored, &fresh);
+        assert_eq!(got["cache-control"], "max-age=9");
+        assert_eq!(got["content-type"], "a/b");
+        assert_eq!(got.get_all("x-a").iter().collect::<Vec<_>>(), ["2", "3"]);
+        assert!(got.contains_key("x-b") && !got.contains_key("content-length"));
     }
 
     #[test]

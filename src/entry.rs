@@ -41,6 +41,8 @@ pub struct Entry {
     pub body: Bytes,
     /// Its age is `now - birth`.
     pub birth: Timestamp,
+    /// When this process took it in.
+    pub kept: Timestamp,
     /// How long it may be used.
     pub lifetime: Lifetime,
     /// Whom it may answer.
@@ -251,6 +253,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             birth: Timestamp(10_000),
+            kept: Timestamp(10_000),
             lifetime: Lifetime { fresh, while_revalidate: swr, if_error: sie, must_revalidate: false },
             sharing: Sharing::default(),
             tags: "".into(),

@@ -58,6 +58,8 @@ words! {
         Cookie => "cookie",
         /// A request with credentials where the route does not say what they mean.
         Authorization => "authorization",
+        /// A precondition that only upstream can judge (If-Match, If-Unmodified-Since).
+        Precondition => "precondition",
         /// The client said no-store.
         NoStore => "no_store",
         /// An upgrade: a tunnel.
@@ -96,7 +98,7 @@ words! {
         Incomplete => "incomplete",
         /// An invalidation named it while it was on its way.
         Invalidated => "invalidated",
-        /// It encodes its body in a transfer coding or trailer that can't be replayed.
+        /// It announces trailers, which are passed on and not kept.
         Trailers => "trailers",
     }
 }

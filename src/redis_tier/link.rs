@@ -170,7 +170,7 @@ impl Link {
     }
 
     /// Connected: commands may be sent.
-    pub(super) fn connected(&self, connection: MultiplexedConnection) {
+    pub(crate) fn connected(&self, connection: MultiplexedConnection) {
         self.failures.store(0, Ordering::Relaxed);
         *self.connection.write().unwrap_or_else(PoisonError::into_inner) = Some(connection);
     }

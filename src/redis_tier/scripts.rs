@@ -13,7 +13,7 @@
 /// * A message that somebody published is logged once, however many instances heard it: who finds that the
 ///   same text was logged after all that his own subscription had announced before the message takes that
 ///   entry for his.
-pub const APPEND: &str = r"
+pub(super) const APPEND: &str = r"
 local function parts(id)
   local ms, seq = string.match(id, '^(%d+)-(%d+)$')
   return tonumber(ms), tonumber(seq)
@@ -61,7 +61,7 @@ return {id, last}
 /// `KEYS[1]` the stream; `ARGV`: the last id applied, how many entries at most, origin.
 /// Returns `{last generated id, 1 if the last id applied is still in the stream, entries}`, each entry as
 /// XRANGE gives it.
-pub const READ: &str = r"
+pub(super) const READ: &str = r"
 local stream, from = KEYS[1], ARGV[1]
 if redis.call('EXISTS', stream) == 0 then
   local ms, seq = string.match(from, '^(%d+)-(%d+)$')

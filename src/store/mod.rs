@@ -31,8 +31,8 @@ impl Shared {
         Shared { link, log, metrics }
     }
 
-    /// What stands under a key, for the route with that index.
-    pub async fn get(&self, key: &str, route: usize) -> Option<Stored> {
+    /// What stands under a key at `now`, for the route with that index.
+    pub async fn get(&self, key: &str, route: usize, now: Timestamp) -> Option<Stored> {
         // What this instance could not log yet, other instances do not know: their entries may be older.
         if self.log.pending() > 0 {
             return None;
@@ -41,7 +41,7 @@ impl Shared {
         // invalidation that is applied here but not logged yet must beat the entry.
         let seen = Position::at(self.log.position().id);
         let bytes = self.link.get(key).await.ok()??;
-        match record::decode(bytes, key, route) {
+        match record::decode(bytes, key, route, now) {
             Ok(Stored::Entry(entry)) if entry.stamp.as_of > seen => {
                 Some(Stored::Entry(Arc::new(record::with_as_of(&entry, seen))))
             }

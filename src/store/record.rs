@@ -111,8 +111,8 @@ pub fn encode_variants(key: &str, variants: &Variants) -> Bytes {
     seal(out)
 }
 
-/// Reads what stands under `key`, for the route with that index.
-pub fn decode(record: Bytes, key: &str, route: usize) -> Result<Stored, Unusable> {
+/// Reads what stands under `key`, for the route with that index, at `now`.
+pub fn decode(record: Bytes, key: &str, route: usize, now: Timestamp) -> Result<Stored, Unusable> {
     let head = record.get(..PREAMBLE).ok_or(Unusable::Foreign)?;
     if &head[..4] != MAGIC {
         return Err(Unusable::Foreign);
@@ -130,7 +130,7 @@ pub fn decode(record: Bytes, key: &str, route: usize) -> Result<Stored, Unusable
         return Err(Unusable::OtherKey);
     }
     match kind {
-        ENTRY => entry(r, key, route).map(|e| Stored::Entry(Arc::new(e))),
+        ENTRY => entry(r, key, route, now).map(|e| Stored::Entry(Arc::new(e))),
         VARIANTS => {
             let variants = Variants::parse(r.text()?).ok_or(Unusable::Malformed)?;
             Ok(Stored::Variants(Arc::new(variants)))
@@ -139,7 +139,7 @@ pub fn decode(record: Bytes, key: &str, route: usize) -> Result<Stored, Unusable
     }
 }
 
-fn entry(mut r: Reader<'_>, key: &str, route: usize) -> Result<Entry, Unusable> {
+fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<Entry, Unusable> {
     let base = r.u32()? as usize;
     if base > key.len() || !key.is_char_boundary(base) {
         return Err(Unusable::Malformed);
@@ -170,6 +170,7 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize) -> Result<Entry, Unusable> 
         headers,
         body,
         birth,
+        kept: now,
         lifetime: Lifetime { fresh, while_revalidate, if_error, must_revalidate: flags & MUST_REVALIDATE != 0 },
         sharing: Sharing { cookie: flags & SHARED_COOKIE != 0, authorization: flags & SHARED_AUTHORIZATION != 0 },
         tags: tags.into(),
@@ -204,6 +205,7 @@ pub fn with_as_of(entry: &Entry, as_of: Position) -> Entry {
         headers: entry.headers.clone(),
         body: entry.body.clone(),
         birth: entry.birth,
+        kept: entry.kept,
         lifetime: entry.lifetime,
         sharing: entry.sharing,
         tags: entry.tags.clone(),
@@ -288,6 +290,7 @@ mod tests {
             headers,
             body: Bytes::copy_from_slice(body),
             birth: Timestamp(1234),
+            kept: Timestamp(1),
             lifetime: Lifetime { fresh: 1, while_revalidate: 2, if_error: 3, must_revalidate: true },
             sharing: Sharing { cookie: false, authorization: true },
             tags: "users\nuser:1\n".into(),
@@ -297,7 +300,7 @@ mod tests {
         }
     }
     fn read(record: &[u8]) -> Result<Stored, Unusable> {
-        decode(Bytes::copy_from_slice(record), "user:1?a=b", 3)
+        decode(Bytes::copy_from_slice(record), "user:1?a=b", 3, Timestamp(2000))
     }
 
     #[test]
@@ -323,7 +326,9 @@ mod tests {
     #[test]
     fn variants_are_read_back() {
         let variants = Variants::parse("accept,x-b").unwrap();
-        let Ok(Stored::Variants(got)) = decode(encode_variants("k", &variants), "k", 0) else { panic!("must decode") };
+        let Ok(Stored::Variants(got)) = decode(encode_variants("k", &variants), "k", 0, Timestamp(0)) else {
+            panic!("must decode")
+        };
         assert_eq!(*got, variants);
     }
 
@@ -332,7 +337,7 @@ mod tests {
         let good = encode(&sample(b"hello"));
         assert_eq!(read(b"").unwrap_err(), Unusable::Foreign);
         assert_eq!(read(b"some other program's value").unwrap_err(), Unusable::Foreign);
-        assert_eq!(decode(good.clone(), "user:2", 0).unwrap_err(), Unusable::OtherKey);
+        assert_eq!(decode(good.clone(), "user:2", 0, Timestamp(0)).unwrap_err(), Unusable::OtherKey);
         let mut newer = good.to_vec();
         newer[4] = 2;
         assert_eq!(read(&newer).unwrap_err(), Unusable::Version(2));

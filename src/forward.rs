@@ -1,0 +1,321 @@
+//! What changes in a message on its way through an intermediary: RFC 9110 section 7.6, the `X-Forwarded-*`
+//! fields and `Forwarded` (RFC 7239).
+//!
+//! What a client claims about itself is believed only from `upstream.trusted_proxies`. On cached routes the
+//! fields by which frameworks let a request override its own target or method are dropped, and the client's
+//! host is passed on only where it is in the key: nothing that is not keyed can steer what is stored for all.
+
+use std::net::IpAddr;
+
+use http::header::{CONNECTION, COOKIE, FORWARDED, HOST, TE, UPGRADE, VIA};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+
+use crate::config::{CookieRule, HostHeader, Inputs, RoutePolicy, Upstream};
+use crate::control::split_list;
+use crate::entry::HOP_BY_HOP;
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const NAME: &str = "asidecar";
+
+/// Fields that override the request's own target, method or origin in some framework; never keyed, so never
+/// passed on where a response may be stored.
+const OVERRIDES: [&str; 14] = [
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-forwarded-scheme",
+    "x-forwarded-path",
+    "x-host",
+    "x-original-url",
+    "x-original-host",
+    "x-rewrite-url",
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-http-host-override",
+    "x-url-scheme",
+];
+
+/// Claims of being a certain client.
+const CLIENT_CLAIMS: [&str; 6] =
+    ["x-real-ip", "true-client-ip", "cf-connecting-ip", "x-client-ip", "x-cluster-client-ip", "fastly-client-ip"];
+
+/// Who sent a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// The address the connection came from.
+    pub ip: IpAddr,
+    /// Whether it is one of the trusted proxies.
+    pub trusted: bool,
+}
+
+impl Peer {
+    /// The sender at an address.
+    pub fn new(ip: IpAddr, upstream: &Upstream) -> Peer {
+        Peer { ip, trusted: upstream.trusted_proxies.iter().any(|net| net.contains(&ip)) }
+    }
+}
+
+/// Removes the fields that belong to one connection: the known ones and those that Connection names.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // Nearly all messages nominate nothing: no allocation then.
+    if headers.contains_key(CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|line| split_list(line.as_bytes()))
+            .filter_map(|name| HeaderName::from_bytes(name).ok())
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Whether a message asks for an upgrade: Connection must name it (RFC 9110 section 7.8).
+pub fn asks_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE)
+        && headers
+            .get_all(CONNECTION)
+            .iter()
+            .flat_map(|line| split_list(line.as_bytes()))
+            .any(|name| name.eq_ignore_ascii_case(b"upgrade"))
+}
+
+/// Whether a trusted proxy says that the client spoke https.
+pub fn spoke_https(headers: &HeaderMap, peer: &Peer) -> bool {
+    peer.trusted && headers.get(X_FORWARDED_PROTO).is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"https"))
+}
+
+/// The fields of a request as they go upstream. `host` is the client's. `stored` says that the response may be
+/// stored: then nothing goes that could steer it without being in the key.
+pub fn to_upstream(
+    headers: &HeaderMap,
+    host: &str,
+    peer: &Peer,
+    upstream: &Upstream,
+    policy: &RoutePolicy,
+    stored: bool,
+    version: Version,
+) -> HeaderMap {
+    let mut out =
+        if stored && policy.inputs == Inputs::Keyed { keyed_fields(headers, policy) } else { headers.clone() };
+    let trailers = headers
+        .get_all(TE)
+        .iter()
+        .flat_map(|line| split_list(line.as_bytes()))
+        .any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+    remove_hop_by_hop(&mut out);
+    if trailers {
+        out.insert(TE, HeaderValue::from_static("trailers"));
+        out.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    join_cookies(&mut out);
+    let own_host = match upstream.host {
+        HostHeader::Upstream => upstream.url.authority.as_str(),
+        HostHeader::Preserve => host,
+    };
+    if let Ok(value) = HeaderValue::from_str(own_host) {
+        out.insert(HOST, value);
+    }
+    if stored && !peer.trusted {
+        for name in OVERRIDES {
+            out.remove(name);
+        }
+    }
+    if !peer.trusted {
+        for name in CLIENT_CLAIMS {
+            out.remove(name);
+        }
+    }
+    let host_is_keyed = !stored || policy.key.is_none() || policy.host.is_some();
+    describe_client(&mut out, host, peer, host_is_keyed);
+    append_via(&mut out, version);
+    out
+}
+
+/// HTTP/2 may split Cookie into several lines; HTTP/1.1 knows one (RFC 9113 section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let lines: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&lines.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// What `inputs = "keyed"` lets through: the fields that are in the key.
+fn keyed_fields(headers: &HeaderMap, policy: &RoutePolicy) -> HeaderMap {
+    let mut out = HeaderMap::new();
+    for name in &policy.vary {
+        for value in headers.get_all(name) {
+            out.append(name.clone(), value.clone());
+        }
+    }
+    if policy.authorization == crate::config::AuthorizationRule::Key
+        && let Some(value) = headers.get(http::header::AUTHORIZATION)
+    {
+        out.insert(http::header::AUTHORIZATION, value.clone());
+    }
+    if let CookieRule::Key(names) = &policy.cookies {
+        let pairs: Vec<Vec<u8>> = names
+            .iter()
+            .filter_map(|n| crate::key::cookie(headers, n).map(|v| [n.as_bytes(), b"=", v].concat()))
+            .collect();
+        if let Ok(value) = HeaderValue::from_bytes(&pairs.join(&b"; "[..]))
+            && !pairs.is_empty()
+        {
+            out.insert(COOKIE, value);
+        }
+    }
+    out
+}
+
+/// `X-Forwarded-For/-Proto/-Host` and `Forwarded`: extended when a trusted proxy sent them, replaced else.
+fn describe_client(out: &mut HeaderMap, host: &str, peer: &Peer, host_is_keyed: bool) {
+    let ip = peer.ip.to_canonical();
+    let claimed = |name: &HeaderName| {
+        let lines: Vec<&str> = out.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
+        (peer.trusted && !lines.is_empty()).then(|| lines.join(", "))
+    };
+    let extend = |before: Option<String>, own: String| before.map_or(own.clone(), |b| format!("{b}, {own}"));
+    let node = if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
+    let host_part = if host_is_keyed { format!(";host=\"{}\"", host.replace(['"', '\\'], "")) } else { String::new() };
+    let described = [
+        (X_FORWARDED_FOR, Some(extend(claimed(&X_FORWARDED_FOR), ip.to_string()))),
+        (FORWARDED, Some(extend(claimed(&FORWARDED), format!("for={node}{host_part};proto=http")))),
+        (X_FORWARDED_PROTO, Some(claimed(&X_FORWARDED_PROTO).unwrap_or_else(|| "http".into()))),
+        (X_FORWARDED_HOST, claimed(&X_FORWARDED_HOST).or_else(|| Some(host.into())).filter(|_| host_is_keyed)),
+    ];
+    for (name, value) in described {
+        match value.and_then(|v| HeaderValue::try_from(v).ok()) {
+            Some(value) => out.insert(name, value),
+            None => out.remove(name),
+        };
+    }
+}
+
+/// Appends this hop to Via (RFC 9110 section 7.6.3).
+pub fn append_via(headers: &mut HeaderMap, received: Version) {
+    let hop = match received {
+        Version::HTTP_10 => HeaderValue::from_static("1.0 asidecar"),
+        Version::HTTP_2 => HeaderValue::from_static("2.0 asidecar"),
+        _ => HeaderValue::from_static("1.1 asidecar"),
+    };
+    headers.append(VIA, hop);
+}
+
+/// Whether a request has been here so often already that it must be going in circles.
+pub fn loops(headers: &HeaderMap) -> bool {
+    let ours = |hop: &[u8]| hop.trim_ascii().ends_with(NAME.as_bytes());
+    let times = headers.get_all(VIA).iter().flat_map(|l| split_list(l.as_bytes())).filter(|hop| ours(hop)).count();
+    times >= 8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::UpstreamUrl;
+    use crate::template::Template;
+
+    fn upstream() -> Upstream {
+        let authority = "api.internal:9000".parse().unwrap();
+        let mut u = Upstream::at(UpstreamUrl { https: false, authority, base_path: String::new() });
+        u.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+        u
+    }
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let mut h = HeaderMap::new();
+        for (n, v) in lines {
+            h.append(*n, v.parse().unwrap());
+        }
+        h
+    }
+    fn sent(policy: &RoutePolicy, from: &str, stored: bool, lines: &[(&'static str, &str)]) -> HeaderMap {
+        let u = upstream();
+        let peer = Peer::new(from.parse().unwrap(), &u);
+        to_upstream(&headers(lines), "public.example", &peer, &u, policy, stored, Version::HTTP_11)
+    }
+    fn text<'h>(h: &'h HeaderMap, name: &str) -> &'h str {
+        h.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+
+    #[test]
+    fn connection_fields_and_what_connection_names_stay_here() {
+        let p = RoutePolicy::default_route();
+        let got = sent(
+            &p,
+            "1.2.3.4",
+            false,
+            &[
+                ("connection", "close, X-Mine"),
+                ("x-mine", "1"),
+                ("keep-alive", "1"),
+                ("te", "trailers, deflate"),
+                ("upgrade", "h2c"),
+                ("x-yours", "1"),
+            ],
+        );
+        assert!(!got.contains_key("x-mine") && !got.contains_key("keep-alive") && !got.contains_key("upgrade"));
+        assert_eq!((text(&got, "te"), text(&got, "connection"), text(&got, "x-yours")), ("trailers", "te", "1"));
+    }
+
+    #[test]
+    fn what_an_unknown_client_claims_is_replaced_and_what_a_trusted_proxy_says_is_extended() {
+        let p = RoutePolicy::default_route();
+        let claims = [
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-forwarded-proto", "https"),
+            ("forwarded", "for=6.6.6.6"),
+            ("x-real-ip", "6.6.6.6"),
+        ];
+        let got = sent(&p, "1.2.3.4", false, &claims);
+        assert_eq!((text(&got, "x-forwarded-for"), text(&got, "x-forwarded-proto")), ("1.2.3.4", "http"));
+        assert_eq!(text(&got, "forwarded"), "for=1.2.3.4;host=\"public.example\";proto=http");
+        assert!(!got.contains_key("x-real-ip"));
+        let got = sent(&p, "10.0.0.1", false, &claims);
+        assert_eq!((text(&got, "x-forwarded-for"), text(&got, "x-forwarded-proto")), ("6.6.6.6, 10.0.0.1", "https"));
+        assert_eq!(text(&got, "x-real-ip"), "6.6.6.6");
+    }
+
+    #[test]
+    fn nothing_unkeyed_can_steer_a_response_that_is_stored_for_all() {
+        let mut p = RoutePolicy::default_route();
+        p.key = Some(Template::parse("user", &[]).unwrap());
+        let overrides =
+            [("x-original-url", "/admin"), ("x-http-method-override", "DELETE"), ("x-forwarded-host", "evil")];
+        let got = sent(&p, "1.2.3.4", true, &overrides);
+        for name in ["x-original-url", "x-http-method-override", "x-forwarded-host"] {
+            assert!(!got.contains_key(name), "{name}");
+        }
+        assert!(!text(&got, "forwarded").contains("host="));
+        assert_eq!(text(&got, "host"), "api.internal:9000");
+        p.key = None;
+        assert_eq!(text(&sent(&p, "1.2.3.4", true, &overrides), "x-forwarded-host"), "public.example", "it is keyed");
+    }
+
+    #[test]
+    fn keyed_inputs_let_nothing_else_through() {
+        let mut p = RoutePolicy { inputs: Inputs::Keyed, ..RoutePolicy::default_route() };
+        p.vary = vec![http::header::ACCEPT_LANGUAGE];
+        p.cookies = CookieRule::Key(vec!["tenant".into()]);
+        let got = sent(&p, "1.2.3.4", true, &[("accept-language", "de"), ("x-a", "1"), ("cookie", "s=1; tenant=x")]);
+        assert_eq!((text(&got, "accept-language"), text(&got, "cookie")), ("de", "tenant=x"));
+        assert!(!got.contains_key("x-a"));
+    }
+
+    #[test]
+    fn via_grows_by_one_and_a_loop_is_noticed() {
+        let p = RoutePolicy::default_route();
+        let got = sent(&p, "1.2.3.4", false, &[("via", "1.1 other")]);
+        let hops: Vec<_> = got.get_all("via").iter().collect();
+        assert_eq!(hops, ["1.1 other", "1.1 asidecar"]);
+        assert!(!loops(&got));
+        assert!(loops(&headers(&[("via", &["1.1 asidecar"; 8].join(", "))])));
+    }
+}

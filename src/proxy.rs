@@ -1,0 +1,659 @@
+//! A request's way, from its head to its response: one named call per step, and no policy of its own.
+//!
+//! `screen` → `route` → `plan` → `key` → `look up` → (`join or lead a fill`) → `respond`. What is decided at
+//! each step is decided by the module of that name; this file only says what comes after what.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, Version};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::admission::{self, Personal, Plan};
+use crate::body::{Body, RequestBody, Upload};
+use crate::clock::{Clock, Timestamp};
+use crate::coalesce::{Fills, Origin, Progress, Ticket, outcome};
+use crate::config::{Config, Inputs, RoutePolicy};
+use crate::control::CacheControl;
+use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
+use crate::fill::{Answer, Order};
+use crate::forward::{self, Peer};
+use crate::invalidation::log::InvalidationLog;
+use crate::invalidation::table::Standing;
+use crate::key::{self, Keyed};
+use crate::metrics::{MalformedWhat, Metrics};
+use crate::problem::Problem;
+use crate::respond::{self, Asked, Confirmed, Served, Why};
+use crate::route::{MethodClass, Params, Routes};
+use crate::store::Shared;
+use crate::store::memory::Memory;
+use crate::upstream::{Outgoing, Upstream};
+use crate::words::{Bypass, Forward, Outcome, Tier};
+
+/// So often a request looks again when what it waited for turned out not to be for it, before it goes alone.
+const ATTEMPTS: usize = 3;
+
+/// What all workers share.
+pub struct Core {
+    /// The configuration.
+    pub config: Config,
+    /// Its routes, ready to match.
+    pub routes: Routes,
+    /// The memory tier.
+    pub memory: Memory,
+    /// The Redis tier.
+    pub shared: Option<Shared>,
+    /// The invalidation log.
+    pub log: Arc<InvalidationLog>,
+    /// The fills in flight.
+    pub fills: Arc<Fills>,
+    /// The metrics.
+    pub metrics: Arc<Metrics>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// One worker's proxy: what is shared, and its own way upstream.
+pub struct Proxy {
+    /// What all workers share.
+    pub core: Arc<Core>,
+    /// This worker's pool of connections.
+    pub upstream: Upstream,
+}
+
+/// A request as the steps see it.
+struct Ask<'r> {
+    method: &'r Method,
+    target: &'r PathAndQuery,
+    headers: &'r HeaderMap,
+    version: Version,
+    host: &'r str,
+    peer: Peer,
+    route: usize,
+    params: &'r [&'r str],
+}
+
+/// How a request ended, for the metrics.
+struct Done {
+    response: Response<Body>,
+    outcome: Outcome,
+}
+
+impl Proxy {
+    /// Answers a request. `ambiguous` says that the connection's framing was in doubt (see
+    /// [`crate::server::guard`]).
+    pub async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer, ambiguous: bool) -> Response<Body> {
+        let began = Instant::now();
+        let (parts, body) = request.into_parts();
+        let host = match screen(&parts, ambiguous, self.core.config.listen.max_uri) {
+            Ok(host) => host,
+            Err(problem) => return self.refuse(problem),
+        };
+        let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let Some(found) = self.core.routes.find(without_port(host), &parts.method, target.path()) else {
+            return self.refuse(Problem::Internal);
+        };
+        let ask = Ask {
+            method: &parts.method,
+            target: &target,
+            headers: &parts.headers,
+            version: parts.version,
+            host,
+            peer,
+            route: found.route,
+            params: Params::as_slice(&found.params),
+        };
+        let policy = self.policy(found.route);
+        let done = if forward::asks_upgrade(&parts.headers) && parts.version == Version::HTTP_11 {
+            self.count_bypass(&ask, Bypass::Upgrade);
+            let upgrade = parts.extensions.get::<hyper::upgrade::OnUpgrade>().cloned();
+            Box::pin(self.tunnel(&ask, body, upgrade)).await
+        } else {
+            let control = control_of(&parts.headers);
+            match admission::plan(policy, &parts.method, &parts.headers, &control) {
+                Plan::Lookup(who) => self.look_up(&ask, who, &control).await,
+                Plan::Bypass(reason) => Box::pin(self.bypass(&ask, body, reason)).await,
+                Plan::Write => Box::pin(self.write(&ask, body)).await,
+            }
+        };
+        self.account(&ask, done, began)
+    }
+
+    /// The cache's own way: memory, and what comes after it.
+    async fn look_up(self: &Arc<Self>, ask: &Ask<'_>, who: Personal, control: &CacheControl) -> Done {
+        let now = self.core.clock.now();
+        let mut key = String::with_capacity(128);
+        let base = key::build(self.policy(ask.route), &keyed(ask), &mut key);
+        let seen = self.look_in_memory(ask, who, control, &mut key, now);
+        if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
+            entry.hits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let left = i64::try_from(*left).unwrap_or(i64::MAX);
+            let response = respond::from_entry(asked(ask, false), entry, Served::Hit(left, Tier::Memory), now);
+            return Done { response, outcome: Outcome::HitMemory };
+        }
+        Box::pin(self.miss(ask, who, control, key, base, seen, now)).await
+    }
+
+    /// What memory knows, judged for this request. `key` becomes the variant's key.
+    fn look_in_memory(
+        &self,
+        ask: &Ask<'_>,
+        who: Personal,
+        control: &CacheControl,
+        key: &mut String,
+        now: Timestamp,
+    ) -> Seen {
+        let mut stored = self.core.memory.get(key);
+        let mut variant = false;
+        if let Some(Stored::Variants(variants)) = &stored {
+            variants.extend_key(ask.headers, key);
+            stored = self.core.memory.get(key);
+            variant = true;
+        }
+        match stored {
+            None | Some(Stored::Variants(_)) if variant => Seen::NoVariant,
+            None | Some(Stored::Variants(_)) => Seen::Nothing,
+            Some(Stored::Pass { until }) if until > now => Seen::Pass,
+            Some(Stored::Pass { .. }) => Seen::Nothing,
+            Some(Stored::Entry(entry)) => {
+                if self.must_ask_redis_again(&entry, now) {
+                    return Seen::Nothing;
+                }
+                let standing = self.core.log.standing(&entry.stamp);
+                let trusted = self.core.log.trusted(now);
+                let verdict = judge(&entry, self.policy(ask.route), who, control, standing, trusted, now);
+                Seen::Entry(entry, verdict)
+            }
+        }
+    }
+
+    /// `memory_ttl_max`: how long memory may go without asking Redis.
+    fn must_ask_redis_again(&self, entry: &Entry, now: Timestamp) -> bool {
+        let limit = self.core.config.store.memory_ttl_max;
+        self.core.shared.is_some() && limit.is_some_and(|l| now.since(entry.kept) >= crate::clock::millis(l))
+    }
+
+    /// Nothing fresh in memory: stale, joined, or fetched.
+    #[allow(clippy::too_many_arguments)]
+    async fn miss(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        who: Personal,
+        control: &CacheControl,
+        mut key: String,
+        base: usize,
+        mut seen: Seen,
+        mut now: Timestamp,
+    ) -> Done {
+        if who.any() {
+            self.count_bypass(ask, who.reason());
+        }
+        if let Seen::Entry(entry, Verdict::WhileRevalidate { by }) = &seen {
+            let left = -i64::try_from(*by).unwrap_or(i64::MAX) - 1;
+            let response = respond::from_entry(asked(ask, false), entry, Served::Hit(left, Tier::Memory), now);
+            self.refresh(ask, &key, base, entry.clone());
+            return Done { response, outcome: Outcome::Stale };
+        }
+        if *ask.method == Method::HEAD {
+            // A HEAD's response has no body to store; it is answered by a GET's entry or by upstream.
+            return self.pass_head(ask, seen.why(who)).await;
+        }
+        for attempt in 0.. {
+            let why = seen.why(who);
+            let primary: Arc<str> = key.split("##").next().unwrap_or_default().into();
+            let lookup: Arc<str> = key.as_str().into();
+            let order = self.order(ask, &lookup, &primary, base, who, control, seen.stale());
+            if control.only_if_cached {
+                return self.only_if_cached(ask, &order, now).await;
+            }
+            let policy = self.policy(ask.route);
+            let joins = policy.coalesce && !who.any() && !matches!(seen, Seen::Pass) && attempt < ATTEMPTS;
+            let as_of = self.core.log.position();
+            let ticket = if joins {
+                let tags = &order.tags.ids;
+                let good = |began| self.core.log.standing_of(began, tags) == Standing::Valid;
+                self.core.fills.join(&lookup, as_of, good)
+            } else {
+                Ticket::Lead(self.core.fills.alone(as_of))
+            };
+            let done = match ticket {
+                Ticket::Lead(lead) => {
+                    let (tell, told) = oneshot::channel();
+                    tokio::spawn(self.clone().fill(order, lead, Some(tell)));
+                    match told.await {
+                        Ok(answer) => Some(self.led(ask, answer, why)),
+                        Err(_) => None,
+                    }
+                }
+                Ticket::Wait(waiting) => match timeout(self.patience(), outcome(waiting)).await {
+                    Ok(progress) => self.waited(ask, progress, &key, &primary, why),
+                    Err(_) => Some(self.problem(Problem::Timeout, Some(why))),
+                },
+            };
+            if let Some(done) = done {
+                return done;
+            }
+            if attempt > ATTEMPTS {
+                return self.problem(Problem::Internal, Some(why));
+            }
+            // What was waited for is not for this request: look again, as if it came now.
+            now = self.core.clock.now();
+            key::build(policy, &keyed(ask), &mut key);
+            seen = self.look_in_memory(ask, who, control, &mut key, now);
+            if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
+                let left = i64::try_from(*left).unwrap_or(i64::MAX);
+                let response = respond::from_entry(asked(ask, true), entry, Served::Hit(left, Tier::Memory), now);
+                return Done { response, outcome: Outcome::HitMemory };
+            }
+        }
+        self.problem(Problem::Internal, None)
+    }
+
+    /// The response of a request that led a fill: its fetch began after the request came, so it is for it
+    /// whatever was invalidated meanwhile.
+    fn led(&self, ask: &Ask<'_>, answer: Answer, why: Why) -> Done {
+        let now = self.core.clock.now();
+        match answer {
+            Answer::Found(entry, origin) => self.found(ask, &entry, origin, why, false, now),
+            Answer::Streaming(streaming, reader) => {
+                let response = respond::from_stream(asked(ask, false), &streaming, reader, why, now);
+                Done { response, outcome: Outcome::Miss }
+            }
+            Answer::Direct(response, reason) => {
+                let outcome = if why.forward == Forward::Bypass { Outcome::Bypass } else { Outcome::Miss };
+                Done { response: respond::from_upstream(response, why, Some(reason), false), outcome }
+            }
+            Answer::Failed(problem) => self.problem(problem, Some(why)),
+        }
+    }
+
+    /// The response of a request that waited for another's fill; `None` when that is not for it: it was
+    /// invalidated before this request came, it is another variant, or it can't be shared.
+    fn waited(&self, ask: &Ask<'_>, progress: Progress, key: &str, primary: &str, why: Why) -> Option<Done> {
+        let now = self.core.clock.now();
+        let mine = |entry: &Entry, variants: Option<&crate::vary::Variants>| {
+            let own = match variants {
+                Some(variants) => {
+                    let mut own = primary.to_string();
+                    variants.extend_key(ask.headers, &mut own);
+                    *entry.key == *own
+                }
+                None => *entry.key == *key,
+            };
+            own && self.core.log.standing(&entry.stamp) != Standing::Invalid
+        };
+        match progress {
+            Progress::Found(entry, origin) if mine(&entry, None) => {
+                Some(self.found(ask, &entry, origin, why, true, now))
+            }
+            Progress::Streaming(streaming) if mine(&streaming.head, streaming.variants.as_deref()) => {
+                let reader = streaming.spool.reader()?;
+                let response = respond::from_stream(asked(ask, true), &streaming, reader, why, now);
+                Some(Done { response, outcome: Outcome::Coalesced })
+            }
+            Progress::Failed(problem) => Some(self.problem(problem, Some(why))),
+            _ => None,
+        }
+    }
+
+    fn found(&self, ask: &Ask<'_>, entry: &Entry, origin: Origin, why: Why, collapsed: bool, now: Timestamp) -> Done {
+        let (served, outcome) = match origin {
+            Origin::Redis => {
+                let age = i64::try_from(now.since(entry.birth)).unwrap_or(i64::MAX);
+                let left = i64::try_from(entry.lifetime.fresh).unwrap_or(i64::MAX) - age;
+                (Served::Hit(left, Tier::Redis), Outcome::HitRedis)
+            }
+            Origin::Revalidated if collapsed => (Served::Forwarded(why, Confirmed::NotModified), Outcome::Coalesced),
+            Origin::Revalidated => (Served::Forwarded(why, Confirmed::NotModified), Outcome::Revalidated),
+            Origin::StaleIfError => (Served::Forwarded(why, Confirmed::Failed), Outcome::Stale),
+        };
+        Done { response: respond::from_entry(asked(ask, collapsed), entry, served, now), outcome }
+    }
+
+    /// RFC 9111 section 5.2.1.7: a stored response or a 504.
+    async fn only_if_cached(&self, ask: &Ask<'_>, order: &Order, now: Timestamp) -> Done {
+        if let Some(shared) = &self.core.shared
+            && let Some(Stored::Entry(entry)) = shared.get(&order.key, order.route, now).await
+        {
+            let standing = self.core.log.standing(&entry.stamp);
+            let trusted = self.core.log.trusted(now);
+            let verdict = judge(&entry, self.policy(order.route), order.who, &order.control, standing, trusted, now);
+            if matches!(verdict, Verdict::Fresh { .. }) {
+                return self.found(ask, &entry, Origin::Redis, Why::NOTHING, false, now);
+            }
+        }
+        self.problem(Problem::OnlyIfCached, Some(Why::NOTHING))
+    }
+
+    /// Fetches a stale entry anew behind the client's back, unless somebody does already.
+    fn refresh(self: &Arc<Self>, ask: &Ask<'_>, key: &str, base: usize, stale: Arc<Entry>) {
+        let lookup: Arc<str> = key.into();
+        let Some(lead) = self.core.fills.try_lead(&lookup, self.core.log.position()) else { return };
+        let primary: Arc<str> = key.split("##").next().unwrap_or_default().into();
+        let control = CacheControl::default();
+        let order = self.order(ask, &lookup, &primary, base, Personal::default(), &control, Some((stale, true)));
+        tokio::spawn(self.clone().fill(order, lead, None));
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn order(
+        &self,
+        ask: &Ask<'_>,
+        key: &Arc<str>,
+        primary: &Arc<str>,
+        base: usize,
+        who: Personal,
+        control: &CacheControl,
+        stale: Option<(Arc<Entry>, bool)>,
+    ) -> Order {
+        let policy = self.policy(ask.route);
+        let target = match policy.inputs {
+            Inputs::All => ask.target.clone(),
+            Inputs::Keyed => keyed_target(policy, ask.target),
+        };
+        let trusted = self.core.log.trusted(self.core.clock.now());
+        Order {
+            key: key.clone(),
+            primary: primary.clone(),
+            base,
+            route: ask.route,
+            target,
+            request: ask.headers.clone(),
+            outgoing: self.outgoing(ask, true),
+            tags: Tags::of_request(policy, primary, base, ask.target.path(), ask.params),
+            who,
+            stale,
+            past_redis: control.no_cache || (policy.coherence == crate::config::Coherence::Strict && !trusted),
+            control: control.clone(),
+        }
+    }
+
+    fn outgoing(&self, ask: &Ask<'_>, stored: bool) -> HeaderMap {
+        let (settings, policy) = (self.upstream.settings(), self.policy(ask.route));
+        forward::to_upstream(ask.headers, ask.host, &ask.peer, settings, policy, stored, ask.version)
+    }
+
+    async fn pass_head(&self, ask: &Ask<'_>, why: Why) -> Done {
+        let out = Outgoing {
+            method: Method::HEAD,
+            target: ask.target.clone(),
+            headers: self.outgoing(ask, true),
+            body: RequestBody::Empty,
+            upload: None,
+        };
+        match self.fetch(ask.route, out).await {
+            Ok(response) => {
+                Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Miss }
+            }
+            Err(problem) => self.problem(problem, Some(why)),
+        }
+    }
+
+    /// Past the cache: what comes in goes out.
+    async fn bypass(&self, ask: &Ask<'_>, body: Incoming, reason: Bypass) -> Done {
+        self.count_bypass(ask, reason);
+        let forward = if reason == Bypass::Method { Forward::Method } else { Forward::Bypass };
+        let why = Why::bypass(forward, reason.as_str());
+        match self.fetch(ask.route, self.pass_through(ask, body)).await {
+            Ok(response) => {
+                Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Bypass }
+            }
+            Err(problem) => self.problem(problem, Some(why)),
+        }
+    }
+
+    /// A write: its response goes back when what it may have changed is invalidated.
+    async fn write(&self, ask: &Ask<'_>, body: Incoming) -> Done {
+        self.count_bypass(ask, Bypass::Write);
+        let why = Why::bypass(Forward::Method, Bypass::Write.as_str());
+        let outcome = self.fetch(ask.route, self.pass_through(ask, body)).await;
+        let fact = match &outcome {
+            Ok(response) => crate::write::Fact::Answered(response.status(), response.headers()),
+            Err(problem) => crate::write::Fact::Failed(*problem),
+        };
+        if let Some(what) = crate::write::invalidates(&self.written(ask), &fact) {
+            self.core.log.invalidate(what, crate::invalidation::Source::Write).await;
+        }
+        match outcome {
+            Ok(response) => {
+                Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Bypass }
+            }
+            Err(problem) => self.problem(problem, Some(why)),
+        }
+    }
+
+    fn written<'a>(&'a self, ask: &'a Ask<'_>) -> crate::write::Written<'a> {
+        let read = self.core.routes.find(without_port(ask.host), &Method::GET, ask.target.path());
+        let mut keys = Vec::new();
+        for (route, params) in [
+            (Some(ask.route), ask.params),
+            (read.as_ref().map(|r| r.route), read.as_ref().map_or(&[][..], |r| r.params.as_slice())),
+        ] {
+            if let Some(route) = route {
+                let mut base = String::new();
+                key::base(self.policy(route), ask.host, ask.target.path(), params, &mut base);
+                if !keys.contains(&base) {
+                    keys.push(base);
+                }
+            }
+        }
+        crate::write::Written {
+            policy: self.policy(ask.route),
+            params: ask.params,
+            host: ask.host,
+            path: ask.target.path(),
+            keys,
+            upstream: &self.upstream.settings().url,
+        }
+    }
+
+    fn pass_through(&self, ask: &Ask<'_>, body: Incoming) -> Outgoing {
+        let (body, upload) = self.body(ask.headers, body);
+        let mut headers = self.outgoing(ask, false);
+        if upload.is_none() {
+            headers.remove(CONTENT_LENGTH);
+        }
+        Outgoing { method: ask.method.clone(), target: ask.target.clone(), headers, body, upload }
+    }
+
+    fn body(&self, headers: &HeaderMap, body: Incoming) -> (RequestBody, Option<Upload>) {
+        use http_body::Body as _;
+        let empty = body.is_end_stream() && headers.get(CONTENT_LENGTH).is_none();
+        if empty {
+            return (RequestBody::Empty, None);
+        }
+        let settings = self.upstream.settings();
+        let (body, upload) = RequestBody::client(body, self.core.config.listen.max_body, settings.idle_timeout);
+        (body, Some(upload))
+    }
+
+    /// An upgrade: the request goes through, and when upstream agrees both sides become one tunnel.
+    async fn tunnel(&self, ask: &Ask<'_>, body: Incoming, client: Option<hyper::upgrade::OnUpgrade>) -> Done {
+        let why = Why::bypass(Forward::Bypass, Bypass::Upgrade.as_str());
+        let mut out = self.pass_through(ask, body);
+        for (name, value) in [
+            (http::header::UPGRADE, ask.headers.get(http::header::UPGRADE).cloned()),
+            (http::header::CONNECTION, Some(http::HeaderValue::from_static("upgrade"))),
+        ] {
+            if let Some(value) = value {
+                out.headers.insert(name, value);
+            }
+        }
+        let metrics = &self.core.metrics.routes[ask.route];
+        let outcome = self.upstream.exchange(out).await;
+        let (response, permit) = match outcome {
+            Ok(answered) => answered,
+            Err(problem) => {
+                metrics.upstream(crate::metrics::StatusClass::Failed);
+                return self.problem(problem, Some(why));
+            }
+        };
+        metrics.upstream(crate::metrics::StatusClass::of(response.status()));
+        let response = crate::tunnel::open(response, permit, client, &self.core, self.upstream.settings(), why);
+        Done { response, outcome: Outcome::Bypass }
+    }
+
+    fn count_bypass(&self, ask: &Ask<'_>, reason: Bypass) {
+        self.core.metrics.routes[ask.route].bypass(reason);
+    }
+
+    fn problem(&self, problem: Problem, why: Option<Why>) -> Done {
+        let mut response = problem.response();
+        respond::explain_problem(&mut response, why, problem.as_str());
+        Done { response, outcome: Outcome::Error }
+    }
+
+    fn refuse(&self, problem: Problem) -> Response<Body> {
+        self.core.metrics.malformed(MalformedWhat::Request);
+        self.problem(problem, None).response
+    }
+
+    /// How long a request waits for another's fill: as long as that may take.
+    fn patience(&self) -> Duration {
+        let s = self.upstream.settings();
+        s.first_byte_timeout + 2 * s.connect_timeout + 4 * self.core.config.store.redis_timeout
+    }
+
+    fn account(&self, ask: &Ask<'_>, done: Done, began: Instant) -> Response<Body> {
+        use http_body::Body as _;
+        let Done { response, outcome } = done;
+        let took = began.elapsed();
+        let core = &self.core;
+        core.metrics.routes[ask.route].answered(MethodClass::of(ask.method), outcome, took);
+        if core.config.log.access {
+            tracing::info!(
+                target: "access",
+                peer = %ask.peer.ip,
+                method = %ask.method,
+                path = ask.target.path(),
+                route = core.config.routes[ask.route].name,
+                status = response.status().as_u16(),
+                outcome = outcome.as_str(),
+                ms = took.as_secs_f64() * 1000.0,
+            );
+        }
+        if let Some(bytes) = response.body().size_hint().exact() {
+            core.metrics.routes[ask.route].sent(outcome, bytes);
+            return response;
+        }
+        let (metrics, route) = (core.metrics.clone(), ask.route);
+        response.map(|b| b.settled(move |bytes| metrics.routes[route].sent(outcome, bytes)))
+    }
+}
+
+/// What memory knew.
+enum Seen {
+    Nothing,
+    /// There are variants, not this one.
+    NoVariant,
+    /// The last response was not storable.
+    Pass,
+    Entry(Arc<Entry>, Verdict),
+}
+
+impl Seen {
+    fn why(&self, who: Personal) -> Why {
+        match self {
+            _ if who.any() => Why::bypass(Forward::Bypass, who.reason().as_str()),
+            Seen::Nothing => Why::NOTHING,
+            Seen::NoVariant => Why::VARIANT,
+            Seen::Pass => Why::PASS,
+            Seen::Entry(_, Verdict::Validate { why, .. } | Verdict::Unusable(why)) => Why::refused(*why),
+            Seen::Entry(..) => Why::refused(Refused::Stale),
+        }
+    }
+
+    /// What a conditional request can be made of, and whether it may be served when upstream fails.
+    fn stale(&self) -> Option<(Arc<Entry>, bool)> {
+        match self {
+            Seen::Entry(entry, Verdict::Validate { if_error, .. }) => Some((entry.clone(), *if_error)),
+            _ => None,
+        }
+    }
+}
+
+/// Refuses what is malformed, ambiguous or too long, and returns the host that was asked for.
+fn screen(parts: &http::request::Parts, ambiguous: bool, max_uri: usize) -> Result<&str, Problem> {
+    if ambiguous {
+        return Err(Problem::Malformed);
+    }
+    if parts.method == Method::CONNECT {
+        return Err(Problem::MethodNotServed);
+    }
+    let length = parts.uri.path_and_query().map_or(1, |t| t.as_str().len());
+    if length > max_uri {
+        return Err(Problem::UriTooLong);
+    }
+    if forward::loops(&parts.headers) {
+        return Err(Problem::Malformed);
+    }
+    // RFC 9112 section 6.3: both lengths are an attempt at smuggling.
+    if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
+        return Err(Problem::Malformed);
+    }
+    // RFC 9112 section 3.2: exactly one Host, and the target's authority wins over it.
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let field = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(Problem::Malformed),
+        (Some(host), None) => Some(host.to_str().map_err(|_| Problem::Malformed)?),
+        (None, None) => None,
+    };
+    let host = match (parts.uri.authority(), field) {
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(host)) => host,
+        (None, None) if parts.version == Version::HTTP_10 => "",
+        (None, None) => return Err(Problem::Malformed),
+    };
+    let odd =
+        |b: u8| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%'));
+    if host.bytes().any(odd) || host.len() > 255 {
+        return Err(Problem::Malformed);
+    }
+    Ok(host)
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(at) if !host[at..].contains(']') => &host[..at],
+        _ => host,
+    }
+}
+
+fn control_of(headers: &HeaderMap) -> CacheControl {
+    let mut control =
+        if headers.contains_key(CACHE_CONTROL) { CacheControl::of(headers) } else { CacheControl::default() };
+    // RFC 9111 section 5.4: without Cache-Control, Pragma: no-cache counts as no-cache.
+    if !headers.contains_key(CACHE_CONTROL) {
+        control.no_cache =
+            headers.get(http::header::PRAGMA).is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"no-cache"));
+    }
+    control
+}
+
+fn asked<'r>(ask: &Ask<'r>, collapsed: bool) -> Asked<'r> {
+    Asked { method: ask.method, headers: ask.headers, collapsed }
+}
+
+fn keyed<'r>(ask: &Ask<'r>) -> Keyed<'r> {
+    Keyed {
+        host: ask.host,
+        path: ask.target.path(),
+        query: ask.target.query(),
+        headers: ask.headers,
+        params: ask.params,
+        https: forward::spoke_https(ask.headers, &ask.peer),
+    }
+}
+
+/// The target with no more of the query than the key holds.
+fn keyed_target(policy: &RoutePolicy, target: &PathAndQuery) -> PathAndQuery {
+    let made = match key::keyed_query(policy, target.query()) {
+        Some(query) => PathAndQuery::try_from(format!("{}?{query}", target.path())),
+        None => PathAndQuery::try_from(target.path()),
+    };
+    made.unwrap_or_else(|_| target.clone())
+}

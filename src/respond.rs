@@ -1,0 +1,204 @@
+//! Rendering: outcomes become responses. Nothing is decided here but how a thing is said.
+//!
+//! Every response says in `Cache-Status` (RFC 9211) what the cache did and why, in the words of
+//! [`crate::words`].
+
+use std::fmt::Write;
+
+use http::header::{AGE, CONTENT_LENGTH, DATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
+
+use crate::body::{Body, Fetched};
+use crate::clock::{Clock, Timestamp};
+use crate::coalesce::Streaming;
+use crate::conditional;
+use crate::entry::{Entry, Refused};
+use crate::forward;
+use crate::spool::Reader;
+use crate::words::{Forward, NotStored, Tier};
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Why a request was forwarded, for Cache-Status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Why {
+    /// The `fwd` parameter.
+    pub forward: Forward,
+    /// The `detail` parameter.
+    pub detail: Option<&'static str>,
+}
+
+impl Why {
+    /// Nothing was stored for the key.
+    pub const NOTHING: Why = Why { forward: Forward::UriMiss, detail: None };
+    /// Other variants are stored, this one is not.
+    pub const VARIANT: Why = Why { forward: Forward::VaryMiss, detail: None };
+    /// The last response was not storable.
+    pub const PASS: Why = Why { forward: Forward::UriMiss, detail: Some("hit_for_miss") };
+
+    /// Something was stored and did not do.
+    pub fn refused(why: Refused) -> Why {
+        let forward = match why {
+            Refused::Invalidated => Forward::Miss,
+            Refused::Stale | Refused::SoftPurged | Refused::Untrusted => Forward::Stale,
+            Refused::Request => Forward::Request,
+            Refused::Personal => Forward::Bypass,
+        };
+        let detail = (why != Refused::Stale).then(|| why.as_str());
+        Why { forward, detail }
+    }
+
+    /// The cache was not asked.
+    pub fn bypass(forward: Forward, reason: &'static str) -> Why {
+        Why { forward, detail: Some(reason) }
+    }
+}
+
+/// How a stored response came to answer, for Cache-Status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Served {
+    /// Without asking anybody: the milliseconds of freshness left (negative: stale since), and from where.
+    Hit(i64, Tier),
+    /// After upstream confirmed it, or failed.
+    Forwarded(Why, Confirmed),
+}
+
+/// What came of forwarding when a stored response answers all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmed {
+    /// A 304.
+    NotModified,
+    /// An error, and stale is allowed.
+    Failed,
+}
+
+/// The request's part in the rendering.
+#[derive(Clone, Copy)]
+pub struct Asked<'r> {
+    /// Its method: GET or HEAD.
+    pub method: &'r Method,
+    /// Its fields.
+    pub headers: &'r HeaderMap,
+    /// Whether it waited for another request's fetch.
+    pub collapsed: bool,
+}
+
+/// A response out of an entry.
+pub fn from_entry(asked: Asked<'_>, entry: &Entry, served: Served, now: Timestamp) -> Response<Body> {
+    let mut status = String::with_capacity(64);
+    status.push_str("asidecar");
+    match served {
+        Served::Hit(left, tier) => {
+            let _ = write!(status, "; hit; ttl={}; detail={}", left.div_euclid(1000), tier.as_str());
+        }
+        Served::Forwarded(why, confirmed) => {
+            let _ = write!(status, "; fwd={}", why.forward.as_str());
+            if confirmed == Confirmed::NotModified {
+                status.push_str("; fwd-status=304; stored");
+            }
+            push_tail(&mut status, asked.collapsed, why.detail.filter(|_| confirmed == Confirmed::NotModified));
+            if confirmed == Confirmed::Failed {
+                status.push_str("; detail=stale_if_error");
+            }
+        }
+    }
+    let body = Body::full(entry.body.clone());
+    let length = entry.body.len() as u64;
+    assemble(asked, entry, &status, now, Some(length), body)
+}
+
+/// A response whose body is on its way from upstream.
+pub fn from_stream(
+    asked: Asked<'_>,
+    streaming: &Streaming,
+    reader: Reader,
+    why: Why,
+    now: Timestamp,
+) -> Response<Body> {
+    let head = &streaming.head;
+    let mut status = format!("asidecar; fwd={}; fwd-status={}; stored", why.forward.as_str(), head.status.as_u16());
+    push_tail(&mut status, asked.collapsed, why.detail);
+    assemble(asked, head, &status, now, streaming.length, Body::spool(reader, streaming.length))
+}
+
+/// A response of upstream's that is not stored. Its hop-by-hop fields are gone already.
+pub fn from_upstream(
+    response: Response<Fetched>,
+    why: Why,
+    not_stored: Option<NotStored>,
+    collapsed: bool,
+) -> Response<Body> {
+    let mut response = response.map(Body::upstream);
+    let mut status = format!("asidecar; fwd={}; fwd-status={}", why.forward.as_str(), response.status().as_u16());
+    push_tail(&mut status, collapsed, not_stored.map(NotStored::as_str).or(why.detail));
+    add_status(response.headers_mut(), &status);
+    *response.version_mut() = Version::HTTP_11;
+    response
+}
+
+/// Says in an error response of ours why there is no other.
+pub fn explain_problem(response: &mut Response<Body>, why: Option<Why>, word: &'static str) {
+    let forward = why.map_or(Forward::Bypass, |w| w.forward);
+    add_status(response.headers_mut(), &format!("asidecar; fwd={}; detail={word}", forward.as_str()));
+}
+
+/// What an upstream response needs before anything is made of it: no hop-by-hop fields, a Date (RFC 9110
+/// section 6.6.1), and this hop in Via.
+pub fn receive(headers: &mut HeaderMap, version: Version, clock: &Clock) {
+    forward::remove_hop_by_hop(headers);
+    if !headers.contains_key(DATE) {
+        let date = httpdate::fmt_http_date(clock.now().to_system());
+        if let Ok(date) = HeaderValue::try_from(date) {
+            headers.insert(DATE, date);
+        }
+    }
+    forward::append_via(headers, version);
+}
+
+fn assemble(
+    asked: Asked<'_>,
+    entry: &Entry,
+    status: &str,
+    now: Timestamp,
+    length: Option<u64>,
+    body: Body,
+) -> Response<Body> {
+    let age = now.since(entry.birth) / 1000;
+    if conditional::not_modified(asked.headers, entry.status, &entry.headers) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        *response.headers_mut() = conditional::fields_of_304(&entry.headers);
+        finish(response.headers_mut(), age, status);
+        return response;
+    }
+    let head = *asked.method == Method::HEAD;
+    let mut response = Response::new(if head { Body::empty() } else { body });
+    *response.status_mut() = entry.status;
+    *response.headers_mut() = entry.headers.clone();
+    if head && let Some(length) = length {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    finish(response.headers_mut(), age, status);
+    response
+}
+
+fn finish(headers: &mut HeaderMap, age: u64, status: &str) {
+    headers.insert(AGE, HeaderValue::from(age));
+    add_status(headers, status);
+}
+
+fn add_status(headers: &mut HeaderMap, status: &str) {
+    if let Ok(value) = HeaderValue::from_str(status) {
+        headers.append(CACHE_STATUS, value);
+    }
+}
+
+fn push_tail(status: &mut String, collapsed: bool, detail: Option<&str>) {
+    if collapsed {
+        status.push_str("; collapsed");
+    }
+    if let Some(detail) = detail {
+        status.push_str("; detail=");
+        status.push_str(detail);
+    }
+}

@@ -1,0 +1,395 @@
+//! The process: threads, sockets, connections, and how it all ends.
+//!
+//! Each worker thread runs its own single-threaded runtime with its own connections and its own pool to the
+//! upstream, so that a request stays on one thread; the workers share one listening socket. A control thread
+//! runs what is not on the requests' way: the follower of the log, and the admin listener.
+//!
+//! Stopping is a drain: accepting ends at once, what is in flight is finished within `listen.drain_timeout`.
+
+pub mod guard;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::clock::Clock;
+use crate::coalesce::Fills;
+use crate::config::Config;
+use crate::forward::Peer;
+use crate::freshness::LONGEST_LIFE;
+use crate::invalidation::log::InvalidationLog;
+use crate::metrics::Metrics;
+use crate::proxy::{Core, Proxy};
+use crate::redis_tier::follow::Follower;
+use crate::redis_tier::link::{Link, Names};
+use crate::route::Routes;
+use crate::store::Shared;
+use crate::store::memory::Memory;
+use crate::upstream::{self, Upstream};
+use guard::Guarded;
+
+const BACKLOG: i32 = 4096;
+/// After an error of accept (out of file descriptors, mostly) it is tried again so much later.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+const MAX_STREAMS: u32 = 250;
+/// How long the log is kept where `invalidation.retain` says nothing: an instance that was away for longer
+/// starts cold.
+const RETAIN: Duration = Duration::from_secs(24 * 3600);
+
+/// Why the process can't start: one line for the user.
+#[derive(Debug)]
+pub struct StartError(pub String);
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A running instance.
+pub struct Server {
+    /// Where clients connect.
+    pub proxy: SocketAddr,
+    /// Where the admin page, its API and the metrics are.
+    pub admin: SocketAddr,
+    /// What all threads share.
+    pub core: Arc<Core>,
+    state: watch::Sender<Phase>,
+    workers: Vec<JoinHandle<()>>,
+    control: Option<JoinHandle<()>>,
+}
+
+/// How far the process has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Serving.
+    Serving,
+    /// Finishing what is in flight.
+    Draining,
+    /// Over.
+    Stopped,
+}
+
+impl Server {
+    /// Opens the ports and starts the threads.
+    ///
+    /// # Errors
+    /// One line that says what could not be opened or set up, and what to do.
+    pub fn start(config: Config, clock: Clock) -> Result<Server, StartError> {
+        let routes = Routes::build(&config.routes)
+            .map_err(|_| StartError("the routes are ambiguous: run `asidecar check`".into()))?;
+        let names: Vec<&str> = config.routes.iter().map(|r| r.name.as_str()).collect();
+        let metrics = Metrics::new(&names).map_err(|e| StartError(format!("metrics can't be set up: {e}")))?;
+        let metrics = Arc::new(metrics);
+        let tls = upstream::tls(&config.upstream.url).map_err(StartError)?;
+        let (client, link) = redis_link(&config, &metrics)?;
+
+        let listener = listen(config.listen.proxy, "listen.proxy")?;
+        let admin = listen(config.listen.admin, "listen.admin")?;
+        let address = |l: &StdListener| l.local_addr().map_err(|e| StartError(e.to_string()));
+        let (proxy_address, admin_address) = (address(&listener)?, address(&admin)?);
+
+        let log = Arc::new(InvalidationLog::new(
+            config.invalidation.table_size,
+            config.invalidation.max_lag,
+            link.clone(),
+            clock.clone(),
+            metrics.clone(),
+        ));
+        let largest = config.routes.iter().map(|r| r.max_object).max().unwrap_or(0);
+        let core = Arc::new(Core {
+            routes,
+            memory: Memory::new(config.store.memory, largest, metrics.clone()),
+            shared: link.clone().map(|link| Shared::new(link, log.clone(), metrics.clone())),
+            log: log.clone(),
+            fills: Fills::new(metrics.clone()),
+            metrics: metrics.clone(),
+            clock,
+            config,
+        });
+        let follower = client.zip(link).map(|(client, link)| Follower {
+            client,
+            link,
+            log,
+            heartbeat: core.config.invalidation.heartbeat,
+            metrics,
+        });
+
+        let state = watch::Sender::new(Phase::Serving);
+        let control = {
+            let (core, phase) = (core.clone(), state.subscribe());
+            spawn_thread("asidecar-control", move |runtime| {
+                runtime.block_on(control(core, admin, admin_address, follower, phase));
+            })?
+        };
+        let wanted = core.config.listen.workers;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let open = Arc::new(Semaphore::new(core.config.upstream.max_connections));
+        let slots = Arc::new(Semaphore::new(core.config.listen.max_connections));
+        let settings = Arc::new(core.config.upstream.clone());
+        let mut workers = Vec::new();
+        for n in 0..if wanted == 0 { cores } else { wanted } {
+            let listener = listener.try_clone().map_err(|e| StartError(format!("a socket can't be shared: {e}")))?;
+            let proxy = Arc::new(Proxy {
+                core: core.clone(),
+                upstream: Upstream::new(settings.clone(), tls.clone(), open.clone()),
+            });
+            let (slots, phase) = (slots.clone(), state.subscribe());
+            workers.push(spawn_thread(&format!("asidecar-{n}"), move |runtime| {
+                runtime.block_on(work(proxy, listener, slots, phase));
+                runtime.shutdown_background();
+            })?);
+        }
+        Ok(Server { proxy: proxy_address, admin: admin_address, core, state, workers, control: Some(control) })
+    }
+
+    /// Begins to drain: no new connections, what is in flight is finished.
+    pub fn drain(&self) {
+        self.state.send_if_modified(|p| {
+            let serving = *p == Phase::Serving;
+            if serving {
+                *p = Phase::Draining;
+            }
+            serving
+        });
+    }
+
+    /// Drains and waits for the end, which comes within the drain timeout. Blocks the thread.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.drain();
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+        self.state.send_replace(Phase::Stopped);
+        if let Some(control) = self.control.take() {
+            let _ = control.join();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn redis_link(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+) -> Result<(Option<redis::Client>, Option<Arc<Link>>), StartError> {
+    let Some(url) = &config.store.redis else { return Ok((None, None)) };
+    let bad = |e: redis::RedisError| {
+        StartError(format!("store.redis is not a URL that can be used ({e}): write redis://host:6379/0"))
+    };
+    let info = redis::IntoConnectionInfo::into_connection_info(url.as_str()).map_err(bad)?;
+    let tcp = info.tcp_settings().clone().set_nodelay(true);
+    let client = redis::Client::open(info.set_tcp_settings(tcp)).map_err(bad)?;
+    let names = Names::new(&config.store.namespace, &config.invalidation.channel);
+    let retain = config.invalidation.retain.unwrap_or(RETAIN).min(LONGEST_LIFE);
+    let link = Link::new(names, instance_name(), config.store.redis_timeout, retain, metrics.clone());
+    Ok((Some(client), Some(Arc::new(link))))
+}
+
+/// A name for this process, in the log and on the admin page.
+pub fn instance_name() -> String {
+    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    NAME.get_or_init(|| {
+        use std::hash::{BuildHasher, RandomState};
+        format!("{:08x}", RandomState::new().hash_one(std::process::id()) >> 32)
+    })
+    .clone()
+}
+
+fn listen(address: SocketAddr, what: &str) -> Result<StdListener, StartError> {
+    let open = || -> io::Result<StdListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|e| {
+        let advice = match e.kind() {
+            io::ErrorKind::AddrInUse => "another program listens there: stop it, or choose another port",
+            io::ErrorKind::PermissionDenied => "ports below 1024 want privileges: choose another port",
+            io::ErrorKind::AddrNotAvailable => "this machine does not have that address: choose one of its own",
+            _ => "choose another address",
+        };
+        StartError(format!("{what} = \"{address}\" can't be opened: {advice}"))
+    })
+}
+
+fn spawn_thread(name: &str, run: impl FnOnce(Runtime) + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    let failed = |e: io::Error| StartError(format!("a thread can't be started: {e}"));
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    std::thread::Builder::new().name(name.into()).spawn(move || run(runtime)).map_err(failed)
+}
+
+async fn control(
+    core: Arc<Core>,
+    listener: StdListener,
+    address: SocketAddr,
+    follower: Option<Follower>,
+    mut phase: watch::Receiver<Phase>,
+) {
+    if let Some(follower) = follower {
+        tokio::spawn(follower.run());
+    }
+    match TcpListener::from_std(listener) {
+        Ok(listener) => {
+            tokio::spawn(crate::admin::serve(core, listener, address, phase.clone()));
+        }
+        Err(error) => tracing::error!(%error, "the admin listener can't be used"),
+    }
+    let _ = phase.wait_for(|p| *p == Phase::Stopped).await;
+}
+
+async fn work(proxy: Arc<Proxy>, listener: StdListener, slots: Arc<Semaphore>, mut phase: watch::Receiver<Phase>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "a listener can't be used"),
+    };
+    // Each connection holds a sender; when all are gone the channel ends.
+    let (alive, mut gone) = mpsc::channel::<()>(1);
+    loop {
+        let slot = tokio::select! {
+            slot = slots.clone().acquire_owned() => slot,
+            _ = phase.wait_for(|p| *p != Phase::Serving) => break,
+        };
+        let Ok(slot) = slot else { break };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = phase.wait_for(|p| *p != Phase::Serving) => break,
+        };
+        match accepted {
+            Ok((stream, from)) => {
+                let (proxy, phase, alive) = (proxy.clone(), phase.clone(), alive.clone());
+                tokio::spawn(async move {
+                    proxy.core.metrics.connections.inc();
+                    connection(&proxy, stream, from, phase).await;
+                    proxy.core.metrics.connections.dec();
+                    drop((slot, alive));
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection can't be accepted");
+                sleep(ACCEPT_AGAIN).await;
+            }
+        }
+    }
+    drop(listener);
+    drop(alive);
+    if timeout(proxy.core.config.listen.drain_timeout, gone.recv()).await.is_err() {
+        tracing::warn!("some requests did not end within the drain timeout: they are cut off");
+    }
+}
+
+async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, from: SocketAddr, phase: watch::Receiver<Phase>) {
+    let _ = stream.set_nodelay(true);
+    let listen = &proxy.core.config.listen;
+    let peer = Peer::new(from.ip(), proxy.upstream.settings());
+    match timeout(listen.idle_timeout, protocol(&stream)).await {
+        Ok(Some(Spoken::Http1)) => serve_http1(proxy, stream, peer, phase).await,
+        Ok(Some(Spoken::Http2)) => serve_http2(proxy, stream, peer, phase).await,
+        Ok(None) | Err(_) => {}
+    }
+}
+
+enum Spoken {
+    Http1,
+    Http2,
+}
+
+/// Which protocol a client begins with: HTTP/2 with prior knowledge has a preface (RFC 9113 section 3.4).
+async fn protocol(stream: &TcpStream) -> Option<Spoken> {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let mut first = [0; PREFACE.len()];
+    loop {
+        let n = stream.peek(&mut first).await.ok()?;
+        if n == 0 {
+            return None;
+        }
+        if first[..n] != PREFACE[..n] {
+            return Some(Spoken::Http1);
+        }
+        if n == PREFACE.len() {
+            return Some(Spoken::Http2);
+        }
+        // So far it could be either; peeking again returns at once, so give the rest a moment to arrive.
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn serve_http1(proxy: &Arc<Proxy>, stream: TcpStream, peer: Peer, mut phase: watch::Receiver<Phase>) {
+    let listen = &proxy.core.config.listen;
+    let (stream, ambiguous) = Guarded::new(stream, listen.header_timeout);
+    let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, peer, ambiguous.clone()));
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(listen.idle_timeout)
+        .max_buf_size(usize::try_from(listen.max_header).unwrap_or(usize::MAX).max(8192))
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    tokio::pin!(connection);
+    tokio::select! {
+        done = connection.as_mut() => return told(done),
+        _ = phase.wait_for(|p| *p != Phase::Serving) => connection.as_mut().graceful_shutdown(),
+    }
+    told(connection.await);
+}
+
+async fn serve_http2(proxy: &Arc<Proxy>, stream: TcpStream, peer: Peer, mut phase: watch::Receiver<Phase>) {
+    let listen = &proxy.core.config.listen;
+    let never = Arc::new(AtomicBool::new(false));
+    let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, peer, never.clone()));
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(listen.max_header).unwrap_or(u32::MAX))
+        .keep_alive_interval(Some(listen.idle_timeout))
+        .keep_alive_timeout(listen.header_timeout)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    tokio::select! {
+        done = connection.as_mut() => return told(done),
+        _ = phase.wait_for(|p| *p != Phase::Serving) => connection.as_mut().graceful_shutdown(),
+    }
+    told(connection.await);
+}
+
+async fn answer(
+    proxy: Arc<Proxy>,
+    request: Request<Incoming>,
+    peer: Peer,
+    ambiguous: Arc<AtomicBool>,
+) -> Result<http::Response<crate::body::Body>, std::convert::Infallible> {
+    let ambiguous = ambiguous.load(Ordering::Relaxed);
+    Ok(proxy.handle(request, peer, ambiguous).await)
+}
+
+fn told(done: hyper::Result<()>) {
+    if let Err(error) = done {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

@@ -1,0 +1,120 @@
+//! Upgrades (WebSocket and others): two connections become one tunnel.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderValue, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::sleep;
+
+use crate::body::{Body, Fetched};
+use crate::config::Upstream;
+use crate::proxy::Core;
+use crate::respond::{self, Why};
+
+/// A tunnel through which nothing went for so long is closed.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// The response to a request for an upgrade. When upstream switched protocols, the tunnel is opened behind it.
+pub fn open(
+    mut response: Response<Incoming>,
+    permit: OwnedSemaphorePermit,
+    client: Option<OnUpgrade>,
+    core: &Arc<Core>,
+    settings: &Upstream,
+    why: Why,
+) -> Response<Body> {
+    let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = response.headers().get(UPGRADE).cloned();
+    let version = response.version();
+    let upstream = switched.then(|| hyper::upgrade::on(&mut response));
+    respond::receive(response.headers_mut(), version, &core.clock);
+    match (upstream, client, protocol) {
+        (Some(upstream), Some(client), Some(protocol)) => {
+            core.metrics.tunnels.inc();
+            tokio::spawn(async move {
+                carry(client, upstream).await;
+                drop(permit);
+            });
+            let mut response = response.map(|_| Body::empty());
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            response.headers_mut().insert(UPGRADE, protocol);
+            response
+        }
+        _ => {
+            let response = response.map(|body| Fetched::new(body, settings.idle_timeout, permit));
+            respond::from_upstream(response, why, None, false)
+        }
+    }
+}
+
+async fn carry(client: OnUpgrade, upstream: OnUpgrade) {
+    let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else { return };
+    let began = Instant::now();
+    let last = Arc::new(AtomicU64::new(0));
+    let mut client = Watched { inner: TokioIo::new(client), began, last: last.clone() };
+    let mut upstream = TokioIo::new(upstream);
+    let idle = async {
+        loop {
+            let since = began.elapsed().saturating_sub(Duration::from_millis(last.load(Ordering::Relaxed)));
+            match IDLE.checked_sub(since) {
+                Some(left) if !left.is_zero() => sleep(left).await,
+                _ => return,
+            }
+        }
+    };
+    tokio::select! {
+        done = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {
+            if let Err(error) = done {
+                tracing::debug!(%error, "a tunnel broke");
+            }
+        }
+        () = idle => tracing::debug!("a tunnel was idle for too long"),
+    }
+}
+
+/// Notes when bytes last went either way.
+struct Watched<T> {
+    inner: T,
+    began: Instant,
+    last: Arc<AtomicU64>,
+}
+
+impl<T> Watched<T> {
+    fn note<R>(&self, poll: &Poll<R>) {
+        if poll.is_ready() {
+            let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.last.store(ms, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let poll = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.note(&poll);
+        poll
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        let poll = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.note(&poll);
+        poll
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}

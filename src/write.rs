@@ -1,0 +1,156 @@
+//! What a write invalidates: a pure decision over the request and what came of it.
+//!
+//! RFC 9111 section 4.4: a successful unsafe request invalidates its own target and what `Location` and
+//! `Content-Location` name on the same origin; the route adds its `invalidates` templates. One whose outcome
+//! is unknown counts as one that succeeded; one that certainly failed invalidates nothing.
+
+use http::header::{CONTENT_LOCATION, LOCATION};
+use http::{HeaderMap, StatusCode};
+use url::Url;
+
+use crate::config::{RoutePolicy, UpstreamUrl};
+use crate::invalidation::Invalidation;
+use crate::problem::Problem;
+
+/// A write, as far as it matters here.
+pub struct Written<'r> {
+    /// Its route.
+    pub policy: &'r RoutePolicy,
+    /// The route's path parameters.
+    pub params: &'r [&'r str],
+    /// The host it was sent to.
+    pub host: &'r str,
+    /// The path it was sent to.
+    pub path: &'r str,
+    /// The bases of the keys under which a GET of this path may be stored.
+    pub keys: Vec<String>,
+    /// Where it went.
+    pub upstream: &'r UpstreamUrl,
+}
+
+/// What came of a write.
+pub enum Fact<'r> {
+    /// Upstream answered.
+    Answered(StatusCode, &'r HeaderMap),
+    /// It did not.
+    Failed(Problem),
+}
+
+/// What is invalidated; `None` when the write certainly changed nothing.
+pub fn invalidates(written: &Written<'_>, fact: &Fact<'_>) -> Option<Invalidation> {
+    let response = match fact {
+        Fact::Answered(status, headers) if status.is_success() || status.is_redirection() => Some(*headers),
+        // A gateway behind us that gave up does not know what its own upstream did.
+        Fact::Answered(StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT, _) => None,
+        Fact::Answered(..) => return None,
+        Fact::Failed(problem) if problem.outcome_unknown() => None,
+        Fact::Failed(_) => return None,
+    };
+    let mut what =
+        Invalidation { keys: written.keys.clone(), paths: vec![written.path.into()], ..Invalidation::default() };
+    for template in &written.policy.invalidates {
+        let mut tag = String::new();
+        template.render(written.params, &mut tag);
+        what.tags.push(tag);
+    }
+    for name in [LOCATION, CONTENT_LOCATION] {
+        let named = response.and_then(|h| h.get(&name)).and_then(|v| v.to_str().ok());
+        if let Some(path) = named.and_then(|n| same_origin_path(written, n))
+            && !what.paths.contains(&path)
+        {
+            what.paths.push(path);
+        }
+    }
+    // A name that no message may hold names nothing that could be stored under it.
+    what.keys.retain(|k| k.len() <= crate::invalidation::MAX_NAME);
+    what.tags.retain(|t| !t.is_empty() && t.len() <= crate::invalidation::MAX_NAME);
+    if what.paths.iter().any(|p| p.len() > crate::invalidation::MAX_NAME || !p.starts_with('/')) {
+        return Some(Invalidation::all());
+    }
+    Some(what)
+}
+
+/// The path that a Location names, as clients of this proxy would ask for it; `None` on another origin.
+fn same_origin_path(written: &Written<'_>, location: &str) -> Option<String> {
+    let own =
+        |authority: &str| Url::parse(&format!("{}://{authority}{}", written.upstream.scheme(), written.path)).ok();
+    let (by_host, by_upstream) = (own(written.host), own(written.upstream.authority.as_str()));
+    let base = by_host.as_ref().or(by_upstream.as_ref())?;
+    let named = base.join(location).ok()?;
+    let same = |other: &Option<Url>| {
+        other.as_ref().is_some_and(|o| {
+            o.host_str() == named.host_str() && o.port_or_known_default() == named.port_or_known_default()
+        })
+    };
+    if same(&by_host) {
+        return Some(named.path().to_string());
+    }
+    if same(&by_upstream) {
+        let path = named.path();
+        let path = path.strip_prefix(&written.upstream.base_path).unwrap_or(path);
+        return Some(if path.starts_with('/') { path.to_string() } else { format!("/{path}") });
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::template::Template;
+
+    fn with<T>(f: impl FnOnce(&Written<'_>) -> T) -> T {
+        let mut policy = RoutePolicy::default_route();
+        policy.invalidates = vec![Template::parse("user:{id}", &["id".to_string()]).unwrap()];
+        let authority = "api:9000".parse().unwrap();
+        let upstream = UpstreamUrl { https: false, authority, base_path: "/v1".into() };
+        let keys = vec!["user:7".to_string()];
+        f(&Written { policy: &policy, params: &["7"], host: "me:80", path: "/users/7", keys, upstream: &upstream })
+    }
+    fn answered(status: u16, location: &str) -> Option<Invalidation> {
+        let mut h = HeaderMap::new();
+        h.insert(LOCATION, location.parse().unwrap());
+        with(|w| invalidates(w, &Fact::Answered(StatusCode::from_u16(status).unwrap(), &h)))
+    }
+
+    #[test]
+    fn a_successful_write_invalidates_its_path_key_and_the_routes_tags() {
+        let got = answered(204, "https://elsewhere/x").unwrap();
+        assert_eq!(
+            (&got.paths[..], &got.keys[..], &got.tags[..]),
+            (&["/users/7".to_string()][..], &["user:7".to_string()][..], &["user:7".to_string()][..])
+        );
+    }
+
+    #[test]
+    fn location_counts_on_the_same_origin_only() {
+        for (location, path) in [
+            ("/users/8", Some("/users/8")),
+            ("8?x=1", Some("/users/8")),
+            ("http://me/users/9", Some("/users/9")),
+            ("http://api:9000/v1/users/9", Some("/users/9")),
+            ("http://evil/users/9", None),
+            ("//evil/users/9", None),
+            ("http://me:81/users/9", None),
+        ] {
+            let got = answered(201, location).unwrap().paths;
+            assert_eq!(got.get(1).map(String::as_str), path, "{location}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_failed_invalidates_nothing_and_an_unknown_outcome_counts_as_success() {
+        for status in [400, 404, 409, 500, 503] {
+            assert_eq!(answered(status, "/x"), None, "{status}");
+        }
+        assert!(answered(504, "/x").is_some());
+        for (problem, invalidated) in [
+            (Problem::Unreachable, false),
+            (Problem::Busy, false),
+            (Problem::Timeout, true),
+            (Problem::Broken, true),
+            (Problem::ClientGone, true),
+        ] {
+            assert_eq!(with(|w| invalidates(w, &Fact::Failed(problem))).is_some(), invalidated, "{problem:?}");
+        }
+    }
+}
