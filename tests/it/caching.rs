@@ -1,0 +1,268 @@
+//! Memory, freshness, coalescing, stale answers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::Method;
+
+use crate::support::{Gate, Instance, Origin, eventually, ok, status, with};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_second_read_is_answered_from_memory_and_says_so() {
+    let origin = Origin::counting("max-age=60").await;
+    let proxy = Instance::start(&origin, "");
+    let first = proxy.fill("/a").await;
+    assert_eq!((first.status, first.body.as_str()), (200, "call 1"));
+    assert_eq!(first.cache_status(), "asidecar; fwd=uri-miss; fwd-status=200; stored");
+    let hit = proxy.get("/a").await;
+    assert!(hit.is_hit("memory"));
+    assert_eq!(hit.body, "call 1");
+    assert!(hit.headers.contains_key("age") && hit.headers.contains_key("date"));
+    assert_eq!(hit.header("via"), "1.1 asidecar");
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_ends_with_its_ttl_and_age_counts() {
+    let origin = Origin::counting("").await;
+    let proxy = Instance::start(&origin, "[[route]]\nname = \"all\"\nmatch = \"/{*rest}\"\nttl = \"60s\"\n");
+    proxy.fill("/a").await;
+    proxy.clock.advance(Duration::from_secs(59));
+    let hit = proxy.get("/a").await;
+    assert_eq!((hit.body.as_str(), hit.header("age")), ("call 1", "59"));
+    proxy.clock.advance(Duration::from_secs(1));
+    let stale = proxy.get("/a").await;
+    assert_eq!((stale.body.as_str(), stale.cache_status()), ("call 2", "asidecar; fwd=stale; fwd-status=200; stored"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_clients_on_one_cold_key_make_one_fetch() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let origin = Origin::start(move |_| {
+        let gate = held.clone();
+        async move {
+            gate.pass().await;
+            with(ok("one"), &[("cache-control", "max-age=60")])
+        }
+    })
+    .await;
+    let proxy = Arc::new(Instance::start(&origin, ""));
+    let clients: Vec<_> = (0..100)
+        .map(|_| {
+            let proxy = proxy.clone();
+            tokio::spawn(async move { proxy.get("/cold").await })
+        })
+        .collect();
+    gate.wait_for(1).await;
+    eventually("all wait", || async { proxy.server.core.metrics.connections.get() >= 100 }).await;
+    gate.open(100);
+    let mut collapsed = 0;
+    for client in clients {
+        let answer = client.await.unwrap();
+        assert_eq!(answer.body, "one");
+        collapsed += usize::from(answer.cache_status().contains("collapsed"));
+    }
+    assert_eq!(origin.calls(), 1);
+    assert!(collapsed > 50, "{collapsed} waited for the one fetch");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_client_goes_away_does_not_strand_those_who_wait() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let origin = Origin::start(move |_| {
+        let gate = held.clone();
+        async move {
+            gate.pass().await;
+            with(ok("late"), &[("cache-control", "max-age=60")])
+        }
+    })
+    .await;
+    let proxy = Arc::new(Instance::start(&origin, ""));
+    let leader = {
+        let proxy = proxy.clone();
+        tokio::spawn(async move { proxy.get("/a").await })
+    };
+    gate.wait_for(1).await;
+    let waiter = {
+        let proxy = proxy.clone();
+        tokio::spawn(async move { proxy.get("/a").await })
+    };
+    eventually("both are there", || async { proxy.server.core.metrics.connections.get() >= 2 }).await;
+    leader.abort();
+    gate.open(10);
+    assert_eq!(waiter.await.unwrap().body, "late");
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_entry_answers_at_once_and_is_renewed_behind_the_clients_back() {
+    let origin = Origin::counting("max-age=10, stale-while-revalidate=60").await;
+    let proxy = Instance::start(&origin, "");
+    proxy.fill("/a").await;
+    proxy.clock.advance(Duration::from_secs(20));
+    let stale = proxy.get("/a").await;
+    assert_eq!(stale.body, "call 1");
+    assert!(stale.cache_status().contains("; hit; ttl=-1"), "{}", stale.cache_status());
+    eventually("the renewed entry", || async { proxy.get("/a").await.body == "call 2" }).await;
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_upstream_fails_a_stale_entry_stands_in_for_as_long_as_is_allowed() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let is_broken = broken.clone();
+    let origin = Origin::start(move |_| {
+        let broken = is_broken.load(Ordering::SeqCst);
+        async move {
+            if broken {
+                return status(503);
+            }
+            with(ok("good"), &[("cache-control", "max-age=10, stale-if-error=60")])
+        }
+    })
+    .await;
+    let proxy = Instance::start(&origin, "");
+    proxy.fill("/a").await;
+    broken.store(true, Ordering::SeqCst);
+    proxy.clock.advance(Duration::from_secs(30));
+    let masked = proxy.get("/a").await;
+    assert_eq!((masked.status, masked.body.as_str()), (200, "good"));
+    assert!(masked.cache_status().ends_with("detail=stale_if_error"), "{}", masked.cache_status());
+    proxy.clock.advance(Duration::from_secs(60));
+    assert_eq!(proxy.get("/a").await.status, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_304_renews_the_entry_with_its_new_fields() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let origin = Origin::start(move |seen| {
+        let n = calls.fetch_add(1, Ordering::SeqCst) + 1;
+        async move {
+            let fields = [("etag", "\"v1\""), ("cache-control", "max-age=10"), ("x-call", ["1", "2", "3"][n - 1])];
+            if seen.header("if-none-match") == "\"v1\"" {
+                return with(status(304), &fields);
+            }
+            with(ok("body"), &fields)
+        }
+    })
+    .await;
+    let proxy = Instance::start(&origin, "");
+    proxy.fill("/a").await;
+    proxy.clock.advance(Duration::from_secs(11));
+    let renewed = proxy.fill("/a").await;
+    assert_eq!((renewed.status, renewed.body.as_str(), renewed.header("x-call")), (200, "body", "2"));
+    assert_eq!(renewed.cache_status(), "asidecar; fwd=stale; fwd-status=304; stored");
+    assert!(proxy.get("/a").await.is_hit("memory"));
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_the_representation_gets_a_304_from_the_entry() {
+    let origin =
+        Origin::start(|_| async { with(ok("body"), &[("etag", "\"v1\""), ("cache-control", "max-age=60")]) }).await;
+    let proxy = Instance::start(&origin, "");
+    proxy.fill("/a").await;
+    let answer = proxy.get_with("/a", &[("if-none-match", "\"v1\"")]).await;
+    assert_eq!((answer.status, answer.body.as_str(), answer.header("etag")), (304, "", "\"v1\""));
+    assert_eq!(proxy.get_with("/a", &[("if-none-match", "\"v2\"")]).await.status, 200);
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn head_is_answered_from_a_gets_entry_and_never_fills_one() {
+    let origin = Origin::counting("max-age=60").await;
+    let proxy = Instance::start(&origin, "");
+    let missed = proxy.send(Method::HEAD, "/a", &[], "").await;
+    assert_eq!((missed.status, missed.body.as_str()), (200, ""));
+    assert_eq!(proxy.fill("/a").await.body, "call 2", "the HEAD stored nothing");
+    let head = proxy.send(Method::HEAD, "/a", &[], "").await;
+    assert!(head.is_hit("memory"));
+    assert_eq!((head.header("content-length"), head.body.as_str()), ("6", ""));
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variants_are_told_apart_by_what_vary_names() {
+    let origin = Origin::start(|seen| async move {
+        let body = format!("for {}", seen.header("accept-language"));
+        with(ok(body), &[("vary", "Accept-Language"), ("cache-control", "max-age=60")])
+    })
+    .await;
+    let proxy = Instance::start(&origin, "");
+    for _ in 0..2 {
+        for language in ["de", "en"] {
+            let answer = proxy.get_with("/a", &[("accept-language", language)]).await;
+            eventually("stored", || async { proxy.server.core.fills.is_empty() }).await;
+            assert_eq!(answer.body, format!("for {language}"));
+        }
+    }
+    assert_eq!(origin.calls(), 2);
+    let third = proxy.get_with("/a", &[("accept-language", "fr")]).await;
+    assert!(third.cache_status().contains("fwd=vary-miss"), "{}", third.cache_status());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn personal_answers_are_not_shared() {
+    let origin = Origin::start(|seen| async move {
+        let who = format!("{}{}", seen.header("authorization"), seen.header("cookie"));
+        with(ok(who), &[("cache-control", "max-age=60")])
+    })
+    .await;
+    let proxy = Instance::start(&origin, "");
+    for (name, value) in
+        [("authorization", "Bearer a"), ("authorization", "Bearer b"), ("cookie", "a=1"), ("cookie", "a=2")]
+    {
+        let answer = proxy.get_with("/me", &[(name, value)]).await;
+        assert_eq!(answer.body, value);
+        assert!(
+            answer.cache_status().contains(&format!("fwd=bypass; fwd-status=200; detail={name}")),
+            "{}",
+            answer.cache_status()
+        );
+    }
+    assert_eq!(proxy.get("/me").await.body, "", "nobody's answer reached a stranger");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_answer_that_can_not_be_stored_requests_do_not_queue_behind_each_other() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let origin = Origin::start(move |_| {
+        let gate = held.clone();
+        async move {
+            gate.pass().await;
+            with(ok("mine"), &[("cache-control", "no-store")])
+        }
+    })
+    .await;
+    let proxy = Arc::new(Instance::start(&origin, ""));
+    gate.open(1);
+    proxy.fill("/a").await;
+    let clients: Vec<_> = (0..5)
+        .map(|_| {
+            let proxy = proxy.clone();
+            tokio::spawn(async move { proxy.get("/a").await })
+        })
+        .collect();
+    gate.wait_for(6).await;
+    gate.open(5);
+    for client in clients {
+        assert!(client.await.unwrap().cache_status().contains("detail=no_store"));
+    }
+    assert_eq!(origin.calls(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_over_the_limit_is_streamed_and_not_stored() {
+    let origin = Origin::start(|_| async { with(ok(vec![b'x'; 300_000]), &[("cache-control", "max-age=60")]) }).await;
+    let proxy = Instance::start(&origin, "[[route]]\nname = \"all\"\nmatch = \"/{*rest}\"\nmax_object = \"100KiB\"\n");
+    for _ in 0..2 {
+        let answer = proxy.get("/big").await;
+        assert_eq!(answer.body.len(), 300_000);
+        assert!(answer.cache_status().contains("detail=too_large"), "{}", answer.cache_status());
+    }
+    assert_eq!(origin.calls(), 2);
+}

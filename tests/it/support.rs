@@ -1,0 +1,418 @@
+//! What the tests are made with: [`Origin`], a scripted upstream; [`Redis`], a real server of its own;
+//! [`Instance`], a running proxy; [`eventually`], the only way to wait.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use asidecar::clock::Clock;
+use asidecar::config::{Config, Format};
+use asidecar::server::Server;
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// The longest that anything may take.
+pub const DEADLINE: Duration = Duration::from_secs(15);
+
+/// Waits until the condition holds; panics with `what` when it does not within [`DEADLINE`].
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+    let until = Instant::now() + DEADLINE;
+    while !condition().await {
+        assert!(Instant::now() < until, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A request as the origin saw it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub method: Method,
+    /// Path and query.
+    pub target: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Seen {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+}
+
+type Handler = dyn Fn(Seen) -> Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>> + Send + Sync;
+
+/// A scripted upstream on a free port.
+pub struct Origin {
+    pub address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Origin {
+    /// An origin that answers by this function.
+    pub async fn start<F, R>(handler: F) -> Origin
+    where
+        F: Fn(Seen) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Origin::start_on(listener, handler)
+    }
+
+    /// The same on a listener that is there already.
+    pub fn start_on<F, R>(listener: TcpListener, handler: F) -> Origin
+    where
+        F: Fn(Seen) -> R + Send + Sync + 'static,
+        R: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+    {
+        let address = listener.local_addr().unwrap();
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let handler: Arc<Handler> = Arc::new(move |s| Box::pin(handler(s)));
+        let log = seen.clone();
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (handler, log) = (handler.clone(), log.clone());
+                connections.spawn(async move {
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let (handler, log) = (handler.clone(), log.clone());
+                        async move {
+                            let (parts, body) = request.into_parts();
+                            let seen = Seen {
+                                method: parts.method,
+                                target: parts.uri.path_and_query().unwrap().to_string(),
+                                headers: parts.headers,
+                                body: body.collect().await.map(|b| b.to_bytes()).unwrap_or_default(),
+                            };
+                            log.lock().unwrap().push(seen.clone());
+                            Ok::<_, std::convert::Infallible>(handler(seen).await)
+                        }
+                    });
+                    let _ = hyper::server::conn::http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        // Tests turn the proxy's clock; a Date by the real one would contradict it.
+                        .auto_date_header(false)
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        Origin { address, seen, task }
+    }
+
+    /// An origin that answers every GET with a body that counts its calls (`call 1`, `call 2`, …) and this
+    /// Cache-Control, and everything else with 204.
+    pub async fn counting(cache_control: &'static str) -> Origin {
+        let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        Origin::start(move |seen| {
+            let calls = calls.clone();
+            async move {
+                if seen.method != Method::GET && seen.method != Method::HEAD {
+                    return status(204);
+                }
+                let n = calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+                let mut response = ok(format!("call {n}"));
+                if !cache_control.is_empty() {
+                    response.headers_mut().insert("cache-control", cache_control.parse().unwrap());
+                }
+                response
+            }
+        })
+        .await
+    }
+
+    /// All requests so far.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+    /// How many requests so far.
+    pub fn calls(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+}
+
+/// 200 with this body.
+pub fn ok(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    Response::new(Full::new(body.into()))
+}
+
+/// An empty response with this status.
+pub fn status(code: u16) -> Response<Full<Bytes>> {
+    let mut response = ok("");
+    *response.status_mut() = StatusCode::from_u16(code).unwrap();
+    response
+}
+
+/// Adds fields to a response.
+pub fn with(mut response: Response<Full<Bytes>>, fields: &[(&'static str, &str)]) -> Response<Full<Bytes>> {
+    for (name, value) in fields {
+        response.headers_mut().append(*name, value.parse().unwrap());
+    }
+    response
+}
+
+/// Holds whoever passes until it is opened: how a race is held open.
+#[derive(Clone)]
+pub struct Gate {
+    passes: Arc<Semaphore>,
+    waiting: Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl Gate {
+    pub fn closed() -> Gate {
+        Gate { passes: Arc::new(Semaphore::new(0)), waiting: Arc::default() }
+    }
+    /// Waits until the gate lets one through.
+    pub async fn pass(&self) {
+        self.waiting.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        timeout(DEADLINE, self.passes.acquire()).await.expect("the gate was never opened").unwrap().forget();
+    }
+    /// Lets so many through.
+    pub fn open(&self, n: usize) {
+        self.passes.add_permits(n);
+    }
+    /// How many have come to the gate so far.
+    pub fn came(&self) -> usize {
+        self.waiting.load(std::sync::atomic::Ordering::SeqCst)
+    }
+    /// Waits until so many have come.
+    pub async fn wait_for(&self, n: usize) {
+        eventually("somebody at the gate", || async { self.came() >= n }).await;
+    }
+}
+
+/// A `redis-server` of this test's own, on a free port, in a folder of its own; gone with the value.
+pub struct Redis {
+    pub port: u16,
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Redis {
+    pub async fn start() -> Redis {
+        let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut redis = Redis { port, folder: tempfile::tempdir().unwrap(), child: None };
+        redis.restart().await;
+        redis
+    }
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+    /// Starts it (again), empty, on the same port.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let child = Command::new(program("redis-server"))
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--dir", self.folder.path().to_str().unwrap(), "--daemonize", "no"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server must be installed: `make test` does that");
+        self.child = Some(child);
+        eventually("redis-server answers", || async { self.command(&["PING"]).await.is_ok() }).await;
+    }
+    /// Kills it at once, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+    /// Sends it a signal (`STOP`, `CONT`, …).
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+    /// Runs one command over a connection of its own.
+    pub async fn command(&self, words: &[&str]) -> Result<redis::Value, redis::RedisError> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query_async(&mut connection).await
+    }
+    /// The same, with its answer as a type.
+    pub async fn ask<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let value = self.command(words).await.unwrap();
+        redis::from_redis_value(value).unwrap_or_else(|_| panic!("an odd answer to {words:?}"))
+    }
+    pub async fn publish(&self, message: &str) {
+        let _: i64 = self.ask(&["PUBLISH", "asidecar:invalidate", message]).await;
+    }
+    /// All keys, sorted.
+    pub async fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self.ask(&["KEYS", "*"]).await;
+        keys.sort();
+        keys
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A program that the project's scripts install.
+pub fn program(name: &str) -> PathBuf {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin").join(name);
+    if own.exists() { own } else { name.into() }
+}
+
+/// A running proxy.
+pub struct Instance {
+    pub server: Server,
+    pub clock: Clock,
+    client: Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |v| v.to_str().unwrap())
+    }
+    /// The last member of Cache-Status, which is ours.
+    pub fn cache_status(&self) -> &str {
+        self.headers.get_all("cache-status").iter().next_back().map_or("", |v| v.to_str().unwrap())
+    }
+    /// Whether the cache answered, from this tier.
+    pub fn is_hit(&self, tier: &str) -> bool {
+        let status = self.cache_status();
+        status.contains("; hit") && status.contains(&format!("detail={tier}"))
+    }
+}
+
+impl Instance {
+    /// A proxy in front of `origin`, with this configuration added (`[store]`, `[[route]]`, …).
+    pub fn start(origin: &Origin, config: &str) -> Instance {
+        Instance::in_front_of(origin.address, config)
+    }
+
+    pub fn in_front_of(upstream: SocketAddr, config: &str) -> Instance {
+        let mut text = config.to_string();
+        for (section, lines) in [
+            ("listen", "proxy = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = 2\ndrain_timeout = \"2s\""),
+            ("upstream", &format!("url = \"http://{upstream}\"")),
+        ] {
+            let header = format!("[{section}]");
+            if text.contains(&header) {
+                text = text.replacen(&header, &format!("{header}\n{lines}"), 1);
+            } else {
+                text = format!("{header}\n{lines}\n{text}");
+            }
+        }
+        let config = Config::parse("test.toml", &text, Format::Toml).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        Instance::with_config(config)
+    }
+
+    pub fn with_config(config: Config) -> Instance {
+        let clock = Clock::default();
+        let server = Server::start(config, clock.clone()).unwrap_or_else(|e| panic!("{e}"));
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        Instance { server, clock, client }
+    }
+
+    /// Waits until Redis is connected and trusted.
+    pub async fn with_redis_up(self) -> Instance {
+        self.redis_is_up().await;
+        self
+    }
+    pub async fn redis_is_up(&self) {
+        eventually("Redis is up", || async { self.server.core.metrics.redis_up.get() == 1 }).await;
+    }
+    pub async fn redis_is_down(&self) {
+        eventually("Redis is down", || async { self.server.core.metrics.redis_up.get() == 0 }).await;
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, &[], "").await
+    }
+    /// A GET, and then waits until what it filled is stored.
+    pub async fn fill(&self, path: &str) -> Answer {
+        let answer = self.get(path).await;
+        eventually("the fill is over", || async { self.server.core.metrics.fills_in_flight.get() == 0 }).await;
+        answer
+    }
+    pub async fn get_with(&self, path: &str, fields: &[(&str, &str)]) -> Answer {
+        self.send(Method::GET, path, fields, "").await
+    }
+    pub async fn send(&self, method: Method, path: &str, fields: &[(&str, &str)], body: &str) -> Answer {
+        self.send_to(self.server.proxy, method, path, fields, body).await
+    }
+    /// A request to the admin listener.
+    pub async fn admin(&self, method: Method, path: &str, fields: &[(&str, &str)], body: &str) -> Answer {
+        self.send_to(self.server.admin, method, path, fields, body).await
+    }
+    async fn send_to(&self, to: SocketAddr, method: Method, path: &str, fields: &[(&str, &str)], body: &str) -> Answer {
+        let mut request = Request::builder().method(method).uri(format!("http://{to}{path}"));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
+        let exchange = async {
+            let (head, body) = self.client.request(request).await.expect("an answer").into_parts();
+            let body = body.collect().await.expect("the whole body").to_bytes();
+            let body = String::from_utf8_lossy(&body).into_owned();
+            Answer { status: head.status.as_u16(), headers: head.headers, body }
+        };
+        timeout(DEADLINE, exchange).await.expect("an answer in time")
+    }
+
+    /// Invalidates through the admin API.
+    pub async fn purge(&self, message: &str) -> Answer {
+        self.admin(Method::POST, "/api/invalidate", &[], message).await
+    }
+
+    /// Sends these bytes on a connection of its own and reads until it is closed, or for as long as something
+    /// complete may take to come.
+    pub async fn raw(&self, bytes: &str) -> String {
+        let mut stream = TcpStream::connect(self.server.proxy).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let mut got = Vec::new();
+        let _ = timeout(DEADLINE, stream.read_to_end(&mut got)).await.expect("the connection should be closed");
+        String::from_utf8_lossy(&got).into_owned()
+    }
+
+    /// The value of a series in `/metrics`, 0 when it is not there. `series` is `name{label="v",…}` without
+    /// the prefix, labels in alphabetical order.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let text = self.admin(Method::GET, "/metrics", &[], "").await.body;
+        let lines: HashMap<&str, &str> = text.lines().filter_map(|l| l.rsplit_once(' ')).collect();
+        lines.get(format!("asidecar_{series}").as_str()).map_or(0.0, |v| v.parse().unwrap())
+    }
+}
