@@ -123,6 +123,11 @@ impl Fills {
         self.lock().is_empty()
     }
 
+    /// How many requests wait for a fill of another's.
+    pub fn waiting(&self) -> usize {
+        self.lock().values().map(|f| f.progress.receiver_count()).sum()
+    }
+
     fn lead(self: &Arc<Self>, key: Option<Arc<str>>, as_of: Position) -> Lead {
         self.metrics.fills_in_flight.inc();
         let fill = Arc::new(Fill { as_of, progress: watch::Sender::new(Progress::Pending) });
@@ -145,11 +150,6 @@ impl Lead {
     /// What had been applied when the fill began.
     pub fn as_of(&self) -> Position {
         self.fill.as_of
-    }
-
-    /// Watches this fill, as the request that leads it does.
-    pub fn watch(&self) -> watch::Receiver<Progress> {
-        self.fill.progress.subscribe()
     }
 
     /// Tells those who wait.
