@@ -13,3 +13,5 @@
 mod support;
 
 mod caching;
+mod invalidation;
+mod redis;

@@ -1,0 +1,440 @@
+//! Two instances and a real Redis: shared answers, the invalidation log, and a Redis that dies.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use http::Method;
+
+use crate::invalidation::Slow;
+use crate::support::{Instance, Origin, Redis, eventually, ok, with};
+
+const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=600")];
+
+fn config(redis: &Redis, more: &str) -> String {
+    format!(
+        "[store]\nredis = \"{}\"\n[invalidation]\nheartbeat = \"200ms\"\nmax_lag = \"600ms\"\n\
+         [[route]]\nname = \"user\"\nmatch = \"/users/{{id}}\"\nkey = \"user:{{id}}\"\ntags = [\"users\"]\n{more}",
+        redis.url()
+    )
+}
+
+async fn instance(origin: &Origin, redis: &Redis) -> Instance {
+    Instance::start(origin, &config(redis, "")).with_redis_up().await
+}
+
+/// Reads until it is stored in Redis.
+async fn fill_both(proxy: &Instance, redis: &Redis, path: &str, key: &str) {
+    proxy.fill(path).await;
+    eventually("stored in Redis", || async { redis.ask::<i64>(&["EXISTS", &format!("asidecar:{key}")]).await == 1 })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_instance_fetched_another_finds_in_redis_under_a_readable_key() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let (a, b) = (instance(&origin, &redis).await, instance(&origin, &redis).await);
+    fill_both(&a, &redis, "/users/1", "user:1").await;
+    let from_redis = b.get("/users/1").await;
+    assert!(from_redis.is_hit("redis"), "{}", from_redis.cache_status());
+    assert_eq!(from_redis.body, "call 1");
+    assert!(b.get("/users/1").await.is_hit("memory"), "memory is filled from Redis");
+    assert_eq!(origin.calls(), 1);
+    assert_eq!(redis.keys().await, ["asidecar:user:1", "{asidecar}:log"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_publish_makes_the_next_read_go_upstream_on_both_instances_and_is_logged_once() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let (a, b) = (instance(&origin, &redis).await, instance(&origin, &redis).await);
+    fill_both(&a, &redis, "/users/1", "user:1").await;
+    b.get("/users/1").await;
+    let before: i64 = redis.ask(&["XLEN", "{asidecar}:log"]).await;
+    redis.publish("user:1").await;
+    for proxy in [&a, &b] {
+        let series = "invalidations_total{scope=\"tag\",source=\"channel\"}";
+        eventually("heard", || async { proxy.metric(series).await == 1.0 }).await;
+    }
+    eventually("logged", || async { redis.ask::<i64>(&["XLEN", "{asidecar}:log"]).await == before + 1 }).await;
+    assert!(a.fill("/users/1").await.body == "call 2");
+    assert_ne!(b.get("/users/1").await.body, "call 1");
+    assert_eq!(redis.ask::<i64>(&["XLEN", "{asidecar}:log"]).await, before + 1, "two heard it, one entry");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_10_each_of_two_equal_messages_is_logged_and_each_kills_what_was_filled_before_it() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let (a, b) = (instance(&origin, &redis).await, instance(&origin, &redis).await);
+    let logged = || async { redis.ask::<i64>(&["XLEN", "{asidecar}:log"]).await };
+    let start = logged().await;
+    for n in 1..=3 {
+        fill_both(&a, &redis, "/users/1", "user:1").await;
+        redis.publish("user:1").await;
+        eventually("logged", || async { logged().await == start + n }).await;
+        for proxy in [&a, &b] {
+            eventually("gone", || async { !proxy.get("/users/1").await.body.ends_with(&format!("call {n}")) }).await;
+        }
+        assert_eq!(logged().await, start + n);
+        redis.command(&["DEL", "asidecar:user:1"]).await.unwrap();
+        a.purge(r#"{"paths":["/users/1"]}"#).await;
+        let end = logged().await;
+        // The purge above is one more entry: the next round counts from it.
+        assert_eq!(end, start + n + 1);
+        let _: i64 = redis.ask(&["XDEL", "{asidecar}:log", &newest(&redis).await]).await;
+    }
+}
+
+async fn newest(redis: &Redis) -> String {
+    let entries: Vec<(String, Vec<String>)> = redis.ask(&["XREVRANGE", "{asidecar}:log", "+", "-", "COUNT", "1"]).await;
+    entries[0].0.clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_held_open_on_one_instance_across_a_write_on_the_other_leaves_no_old_value_anywhere() {
+    let redis = Redis::start().await;
+    let slow = Slow::start(FRESH).await;
+    let a = Arc::new(instance(&slow.origin, &redis).await);
+    let b = instance(&slow.origin, &redis).await;
+    let reader = {
+        let a = a.clone();
+        tokio::spawn(async move { a.get("/users/1").await })
+    };
+    slow.gate.wait_for(1).await;
+    b.send(Method::PUT, "/users/1", &[], "").await;
+    let position = b.server.core.log.position();
+    eventually("the other has applied it", || async { a.server.core.log.position().id >= position.id }).await;
+    slow.gate.open(1);
+    assert_eq!(reader.await.unwrap().body, "v1", "it asked before the write");
+    eventually("its fill is over", || async { a.server.core.fills.is_empty() }).await;
+    slow.gate.open(100);
+    for proxy in [&*a, &b, &*a] {
+        assert_eq!(proxy.get("/users/1").await.body, "v2");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_writer_reads_its_own_write_at_once_whatever_redis_holds() {
+    let redis = Redis::start().await;
+    let slow = Slow::start(FRESH).await;
+    slow.gate.open(1000);
+    let (a, b) = (instance(&slow.origin, &redis).await, instance(&slow.origin, &redis).await);
+    for n in 1..20 {
+        fill_both(&b, &redis, "/users/1", "user:1").await;
+        a.get("/users/1").await;
+        a.send(Method::PUT, "/users/1", &[], "").await;
+        assert_eq!(a.get("/users/1").await.body, format!("v{}", n + 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_3_an_instance_that_starts_replays_the_log_and_trusts_only_what_it_can_check() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let a = instance(&origin, &redis).await;
+    fill_both(&a, &redis, "/users/1", "user:1").await;
+    fill_both(&a, &redis, "/users/2", "user:2").await;
+    a.purge("user:1").await;
+    let late = instance(&origin, &redis).await;
+    assert!(!late.get("/users/1").await.is_hit("redis"), "invalidated before it was born");
+    assert!(late.get("/users/2").await.is_hit("redis"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_3_a_missing_stream_is_begun_with_a_marker_and_nothing_from_before_is_trusted() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    {
+        let a = instance(&origin, &redis).await;
+        fill_both(&a, &redis, "/users/1", "user:1").await;
+    }
+    redis.command(&["DEL", "{asidecar}:log"]).await.unwrap();
+    let late = instance(&origin, &redis).await;
+    assert!(!late.get("/users/1").await.is_hit("redis"));
+    let entries: Vec<(String, Vec<String>)> = redis.ask(&["XRANGE", "{asidecar}:log", "-", "+"]).await;
+    assert!(entries[0].1.windows(2).any(|w| w == ["k", "begin"]), "{entries:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_4_a_stream_that_was_deleted_or_flushed_under_a_running_instance_starts_it_cold() {
+    for command in [&["DEL", "{asidecar}:log"][..], &["FLUSHALL"], &["XTRIM", "{asidecar}:log", "MAXLEN", "0"]] {
+        let redis = Redis::start().await;
+        let origin = Origin::counting("max-age=600").await;
+        let a = instance(&origin, &redis).await;
+        a.purge("something").await;
+        a.fill("/users/1").await;
+        assert!(a.get("/users/1").await.is_hit("memory"));
+        redis.command(command).await.unwrap();
+        // An entry that this instance never hears: appended where it can't see the bell.
+        let _: String = redis.ask(&["XADD", "{asidecar}:log", "*", "v", "1", "p", "1-1", "m", "user:1"]).await;
+        eventually("it noticed", || async { !a.get("/users/1").await.is_hit("memory") }).await;
+        assert!(a.metric("horizon_moves_total{reason=\"broken\"}").await >= 1.0, "{command:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_4_a_log_that_went_back_is_noticed_and_everybody_starts_cold() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let (a, b) = (instance(&origin, &redis).await, instance(&origin, &redis).await);
+    a.purge("something").await;
+    a.fill("/users/1").await;
+    b.get("/users/1").await;
+    let horizon = b.server.core.log.horizon();
+    // A failover that lost the newest entries: a stream whose last id lies before what was applied.
+    redis.command(&["DEL", "{asidecar}:log"]).await.unwrap();
+    let _: String = redis.ask(&["XADD", "{asidecar}:log", "1-1", "v", "1", "p", "0-0", "m", "x"]).await;
+    eventually("it noticed", || async { a.metric("horizon_moves_total{reason=\"rolled_back\"}").await >= 1.0 }).await;
+    eventually("the other too", || async { b.server.core.log.horizon() > horizon }).await;
+    assert!(!a.get("/users/1").await.is_hit("memory"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_4_what_happened_while_an_instance_was_away_is_caught_up_before_redis_is_trusted_again() {
+    let redis = Redis::start().await;
+    let slow = Slow::start(FRESH).await;
+    slow.gate.open(1000);
+    let (a, b) = (instance(&slow.origin, &redis).await, instance(&slow.origin, &redis).await);
+    fill_both(&a, &redis, "/users/1", "user:1").await;
+    b.get("/users/1").await;
+    // The subscription breaks and the message is lost; the heartbeat or the reconnection reads it up.
+    redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.unwrap();
+    a.send(Method::PUT, "/users/1", &[], "").await;
+    eventually("caught up", || async { b.get("/users/1").await.body == "v2" }).await;
+    b.redis_is_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_appended_to_the_stream_without_a_message_is_found_at_the_next_heartbeat() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let a = instance(&origin, &redis).await;
+    a.fill("/users/1").await;
+    let _: String = redis.ask(&["XADD", "{asidecar}:log", "*", "m", "{\"tags\":[\"users\"]}"]).await;
+    eventually("applied", || async { !a.get("/users/1").await.is_hit("memory") }).await;
+    assert_eq!(a.metric("horizon_moves_total{reason=\"broken\"}").await, 0.0, "without starting cold");
+    a.fill("/users/2").await;
+    assert!(a.get("/users/2").await.is_hit("memory"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_a_newer_format_in_the_log_invalidates_everything() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let a = instance(&origin, &redis).await;
+    a.fill("/users/1").await;
+    let _: String = redis.ask(&["XADD", "{asidecar}:log", "*", "v", "9", "m", "who knows"]).await;
+    eventually("applied", || async { !a.get("/users/1").await.is_hit("memory") }).await;
+    assert_eq!(a.metric("malformed_total{what=\"log_entry\"}").await, 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_messages_change_nothing_and_are_counted() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let a = instance(&origin, &redis).await;
+    a.fill("/users/1").await;
+    let huge = "x".repeat(70_000);
+    let bad = ["", "{", "{\"tag\":[]}", "{}", "a\u{1}b", &huge];
+    for message in bad {
+        redis.publish(message).await;
+    }
+    let counted = || async { a.metric("malformed_total{what=\"message\"}").await };
+    eventually("counted", || async { counted().await == bad.len() as f64 }).await;
+    assert!(a.get("/users/1").await.is_hit("memory"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_foreign_and_misplaced_records_are_misses_and_counted() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let a = instance(&origin, &redis).await;
+    fill_both(&a, &redis, "/users/1", "user:1").await;
+    let _: i64 = redis.ask(&["COPY", "asidecar:user:1", "asidecar:user:2"]).await;
+    let _: i64 = redis.ask(&["APPEND", "asidecar:user:1", "x"]).await;
+    redis.command(&["SET", "asidecar:user:3", "of another program"]).await.unwrap();
+    let b = instance(&origin, &redis).await;
+    for path in ["/users/1", "/users/2", "/users/3"] {
+        let answer = b.get(path).await;
+        assert!(answer.cache_status().contains("fwd="), "{path}: {}", answer.cache_status());
+    }
+    assert_eq!(b.metric("malformed_total{what=\"record\"}").await, 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn variants_are_shared_through_redis_too() {
+    let redis = Redis::start().await;
+    let origin = Origin::start(|seen| async move {
+        let body = seen.header("accept-language").to_string();
+        with(ok(body), &[("vary", "accept-language"), ("cache-control", "max-age=600")])
+    })
+    .await;
+    let (a, b) = (instance(&origin, &redis).await, instance(&origin, &redis).await);
+    for language in ["de", "en"] {
+        a.get_with("/users/1", &[("accept-language", language)]).await;
+        let key = format!("asidecar:user:1###accept-language={language}");
+        eventually("stored", || async { redis.ask::<i64>(&["EXISTS", &key]).await == 1 }).await;
+    }
+    for language in ["de", "en"] {
+        let answer = b.get_with("/users/1", &[("accept-language", language)]).await;
+        assert!(answer.is_hit("redis"), "{}", answer.cache_status());
+        assert_eq!(answer.body, language);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_learns_of_a_deleted_key_by_its_own_shorter_limit() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let text = config(&redis, "").replace("[store]", "[store]\nmemory_ttl_max = \"5s\"");
+    let a = Instance::start(&origin, &text).with_redis_up().await;
+    fill_both(&a, &redis, "/users/1", "user:1").await;
+    a.clock.advance(Duration::from_secs(6));
+    assert!(a.get("/users/1").await.is_hit("redis"), "asked again, and still there");
+    redis.command(&["DEL", "asidecar:user:1"]).await.unwrap();
+    assert!(a.get("/users/1").await.is_hit("memory"));
+    a.clock.advance(Duration::from_secs(6));
+    assert_eq!(a.get("/users/1").await.body, "call 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_starts_without_redis_serves_and_uses_it_when_it_comes() {
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let origin = Origin::counting("max-age=600").await;
+    let a = Instance::start(&origin, &config(&redis, ""));
+    assert_eq!(a.fill("/users/1").await.body, "call 1");
+    assert!(a.get("/users/1").await.is_hit("memory"));
+    assert!(a.admin(Method::GET, "/readyz", &[], "").await.body.contains("\"redis\":\"down\""));
+    redis.restart().await;
+    a.redis_is_up().await;
+    assert_eq!(
+        a.get("/users/1").await.body,
+        "call 2",
+        "what was filled unconnected can't be checked: it is not trusted"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rule_1_and_4_invalidations_made_without_redis_are_logged_in_order_when_it_is_back() {
+    let mut redis = Redis::start().await;
+    let slow = Slow::start(FRESH).await;
+    slow.gate.open(1000);
+    let (a, b) = (instance(&slow.origin, &redis).await, instance(&slow.origin, &redis).await);
+    a.get("/users/1").await;
+    redis.kill();
+    a.redis_is_down().await;
+    for n in 2..5 {
+        a.send(Method::PUT, "/users/1", &[], "").await;
+        assert_eq!(a.fill("/users/1").await.body, format!("v{n}"), "the writer reads its own write without Redis");
+    }
+    assert_eq!(a.server.core.log.pending(), 3);
+    redis.restart().await;
+    a.redis_is_up().await;
+    b.redis_is_up().await;
+    eventually("logged", || async { a.server.core.log.pending() == 0 }).await;
+    assert_eq!(a.get("/users/1").await.body, "v4");
+    assert_eq!(b.get("/users/1").await.body, "v4");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_redis_costs_a_request_no_more_than_its_deadline_and_then_nothing() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let a = instance(&origin, &redis).await;
+    redis.signal("STOP");
+    let mut slowest = Duration::ZERO;
+    for n in 0..20 {
+        let began = Instant::now();
+        assert_eq!(a.get(&format!("/users/{n}")).await.status, 200);
+        slowest = slowest.max(began.elapsed());
+    }
+    // Two commands at most are on a request's way, each with a deadline of 50 ms; the rest is this machine.
+    assert!(slowest < Duration::from_millis(600), "{slowest:?}");
+    a.redis_is_down().await;
+    let refused = a.metric("redis_commands_total{command=\"get\",result=\"unavailable\"}").await;
+    assert!(refused > 5.0, "the breaker holds commands back: {refused}");
+    redis.signal("CONT");
+    a.redis_is_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_redis_killed_and_restarted_under_load_no_request_fails_and_shared_hits_come_back() {
+    let mut redis = Redis::start().await;
+    let origin = Origin::counting("max-age=1").await;
+    let a = Arc::new(instance(&origin, &redis).await);
+    let b = Arc::new(instance(&origin, &redis).await);
+    let (stop, asked, failed) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let clients: Vec<_> = (0..8)
+        .map(|n| {
+            let proxy = if n % 2 == 0 { a.clone() } else { b.clone() };
+            let (stop, asked, failed) = (stop.clone(), asked.clone(), failed.clone());
+            tokio::spawn(async move {
+                let mut i = n;
+                while !stop.load(Ordering::Relaxed) && i < 100_000 {
+                    i += 1;
+                    let answer = proxy.get(&format!("/users/{}", i % 50)).await;
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    failed.fetch_add(usize::from(answer.status != 200), Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let shared_hits = || async {
+        let hit = "requests_total{method=\"GET\",outcome=\"hit_redis\",route=\"user\"}";
+        a.metric(hit).await + b.metric(hit).await
+    };
+    // Time goes on in both, so that entries expire and Redis is asked again and again.
+    let tick = || {
+        a.clock.advance(Duration::from_millis(300));
+        b.clock.advance(Duration::from_millis(300));
+    };
+    eventually("shared hits", || async {
+        tick();
+        shared_hits().await > 10.0
+    })
+    .await;
+    redis.kill();
+    a.redis_is_down().await;
+    b.redis_is_down().await;
+    let at = asked.load(Ordering::Relaxed);
+    eventually("service without Redis", || async {
+        tick();
+        asked.load(Ordering::Relaxed) > at + 500
+    })
+    .await;
+    redis.restart().await;
+    a.redis_is_up().await;
+    b.redis_is_up().await;
+    let before = shared_hits().await;
+    eventually("shared hits again", || async {
+        tick();
+        shared_hits().await > before + 10.0
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert_eq!(failed.load(Ordering::Relaxed), 0, "of {}", asked.load(Ordering::Relaxed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strict_route_serves_nothing_it_can_not_be_sure_of_and_a_bounded_one_does() {
+    let mut redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let strict = "coherence = \"strict\"\n[[route]]\nname = \"bounded\"\nmatch = \"/b/{id}\"\n";
+    let a = Instance::start(&origin, &config(&redis, strict)).with_redis_up().await;
+    a.fill("/users/1").await;
+    a.fill("/b/1").await;
+    assert!(a.get("/users/1").await.is_hit("memory"));
+    redis.kill();
+    a.redis_is_down().await;
+    a.clock.advance(Duration::from_secs(1));
+    let refused = a.get("/users/1").await;
+    assert!(refused.cache_status().contains("detail=untrusted"), "{}", refused.cache_status());
+    assert!(a.get("/b/1").await.is_hit("memory"));
+}
