@@ -55,6 +55,13 @@ impl Position {
     pub const fn at(id: LogId) -> Position {
         Position { id, local: 0 }
     }
+
+    /// What an entry of another process counts as here, at the time it is taken in. Its filler may be ahead of
+    /// this process in the log; if it counted as such, an invalidation that this process applies before it can
+    /// log it (at its own last id, with the next local sequence) would seem older than the entry.
+    pub fn of_foreign(filled: LogId, here: Position) -> Position {
+        Position::at(filled.min(here.id))
+    }
 }
 
 impl fmt::Display for Position {

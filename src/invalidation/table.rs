@@ -299,6 +299,16 @@ mod tests {
     }
 
     #[test]
+    fn rule_1_a_local_invalidation_beats_what_another_process_filled_further_ahead_in_the_log() {
+        let mut t = following(5);
+        let ahead = id(9);
+        let as_of = Position::of_foreign(ahead, t.position());
+        assert_eq!(t.standing(as_of, tags(&["a"])), Standing::Valid);
+        t.local(&tag("a"), NOW);
+        assert_eq!(t.standing(as_of, tags(&["a"])), Standing::Invalid);
+    }
+
+    #[test]
     fn rule_2_an_own_entry_applies_at_once_but_the_last_id_waits_for_the_gap_to_close() {
         let mut t = following(5);
         assert_eq!(t.entry(id(8), id(7), &tag("a"), NOW), Step::Gap { from: id(5) });

@@ -37,15 +37,15 @@ impl Shared {
         if self.log.pending() > 0 {
             return None;
         }
-        // Only what this process has seen counts as seen: the filler may have been ahead of it, and an
-        // invalidation that is applied here but not logged yet must beat the entry.
-        let seen = Position::at(self.log.position().id);
+        let here = self.log.position();
         let bytes = self.link.get(key).await.ok()??;
         match record::decode(bytes, key, route, now) {
-            Ok(Stored::Entry(entry)) if entry.stamp.as_of > seen => {
-                Some(Stored::Entry(Arc::new(record::with_as_of(&entry, seen))))
+            Ok(Stored::Entry(entry)) => {
+                let as_of = Position::of_foreign(entry.stamp.as_of.id, here);
+                let unchanged = as_of == entry.stamp.as_of;
+                Some(Stored::Entry(if unchanged { entry } else { Arc::new(record::with_as_of(&entry, as_of)) }))
             }
-            Ok(stored) => Some(stored),
+            Ok(other) => Some(other),
             Err(cause) => {
                 self.metrics.malformed(MalformedWhat::Record);
                 tracing::debug!(key, %cause, "a record in Redis can't be used");

@@ -438,28 +438,3 @@ async fn a_strict_route_serves_nothing_it_can_not_be_sure_of_and_a_bounded_one_d
     assert!(refused.cache_status().contains("detail=untrusted"), "{}", refused.cache_status());
     assert!(a.get("/b/1").await.is_hit("memory"));
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn rule_1_an_entry_counts_as_of_what_this_process_has_seen_however_far_ahead_its_filler_was() {
-    use asidecar::entry::Stored;
-    use asidecar::invalidation::position::{LogId, Position};
-    use asidecar::store::record;
-
-    let redis = Redis::start().await;
-    let origin = Origin::counting("max-age=600").await;
-    let a = instance(&origin, &redis).await;
-    fill_both(&a, &redis, "/users/1", "user:1").await;
-    // The same record from a filler that had seen entries of the log that do not exist for this process yet.
-    let bytes: Vec<u8> = redis.ask(&["GET", "asidecar:user:1"]).await;
-    let Ok(Stored::Entry(entry)) = record::decode(bytes.into(), "user:1", 0, a.clock.now()) else { panic!("ours") };
-    let ahead = Position::at(LogId { ms: u64::MAX / 2, seq: 0 });
-    let record = record::encode(&record::with_as_of(&entry, ahead));
-    let client = ::redis::Client::open(redis.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let _: () = ::redis::cmd("SET").arg("asidecar:user:1").arg(&record[..]).query_async(&mut connection).await.unwrap();
-
-    let b = instance(&origin, &redis).await;
-    assert!(b.get("/users/1").await.is_hit("redis"));
-    b.purge("user:1").await;
-    assert_eq!(b.get("/users/1").await.body, "call 2");
-}

@@ -1,5 +1,6 @@
-//! What the tests are made with: [`Origin`], a scripted upstream; [`Redis`], a real server of its own;
-//! [`Instance`], a running proxy; [`eventually`], the only way to wait.
+//! What the tests are made with: [`Origin`], a scripted upstream; [`RawOrigin`], one that plays bytes; [`Redis`],
+//! a real server of its own; [`Instance`], a running proxy; [`Wire`], a connection to either, byte by byte;
+//! [`eventually`], the only way to wait.
 
 #![allow(dead_code, reason = "each test uses a part")]
 
@@ -173,6 +174,166 @@ pub fn with(mut response: Response<Full<Bytes>>, fields: &[(&'static str, &str)]
     response
 }
 
+/// One connection, byte by byte, from either side. Every wait has a deadline.
+pub struct Wire {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Wire {
+    pub fn new(stream: TcpStream) -> Wire {
+        stream.set_nodelay(true).unwrap();
+        Wire { stream, buffer: Vec::new() }
+    }
+    pub async fn connect(to: SocketAddr) -> Wire {
+        Wire::new(TcpStream::connect(to).await.unwrap())
+    }
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        timeout(DEADLINE, self.stream.write_all(bytes.as_ref())).await.expect("room to write").unwrap();
+    }
+    /// Reads more; false at the end, however the other side brought that about.
+    async fn more(&mut self) -> bool {
+        let read = timeout(DEADLINE, self.stream.read_buf(&mut self.buffer)).await;
+        matches!(read.unwrap_or_else(|_| panic!("nothing came after {:?}", self.so_far())), Ok(1..))
+    }
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+    /// All up to and with this text.
+    pub async fn until(&mut self, text: &str) -> String {
+        loop {
+            if let Some(at) = self.buffer.windows(text.len()).position(|w| w == text.as_bytes()) {
+                let rest = self.buffer.split_off(at + text.len());
+                return String::from_utf8(std::mem::replace(&mut self.buffer, rest)).unwrap();
+            }
+            assert!(self.more().await, "{text:?} never came, only {:?}", self.so_far());
+        }
+    }
+    /// So many bytes.
+    pub async fn exactly(&mut self, n: usize) -> String {
+        while self.buffer.len() < n {
+            assert!(self.more().await, "only {:?} came", self.so_far());
+        }
+        let rest = self.buffer.split_off(n);
+        String::from_utf8(std::mem::replace(&mut self.buffer, rest)).unwrap()
+    }
+    /// The next head, in lower case.
+    pub async fn head(&mut self) -> String {
+        self.until("\r\n\r\n").await.to_ascii_lowercase()
+    }
+    /// All that comes until the connection is closed.
+    pub async fn rest(&mut self) -> String {
+        while self.more().await {}
+        String::from_utf8(std::mem::take(&mut self.buffer)).unwrap()
+    }
+    /// The next response to a request that was no HEAD; `None` when its body broke off.
+    pub async fn answer_or_broken(&mut self) -> Option<Answer> {
+        let head = self.until("\r\n\r\n").await;
+        let mut lines = head.split("\r\n");
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+            headers.append(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+        }
+        let mut body = Vec::new();
+        if let Some(length) = headers.get("content-length") {
+            let length: usize = length.to_str().unwrap().parse().unwrap();
+            while self.buffer.len() < length {
+                if !self.more().await {
+                    return None;
+                }
+            }
+            let rest = self.buffer.split_off(length);
+            body = std::mem::replace(&mut self.buffer, rest);
+        } else if headers.contains_key("transfer-encoding") {
+            loop {
+                while !self.buffer.windows(2).any(|w| w == b"\r\n") {
+                    if !self.more().await {
+                        return None;
+                    }
+                }
+                let size = usize::from_str_radix(self.until("\r\n").await.trim(), 16).unwrap();
+                if size == 0 {
+                    let trailers = self.until("\r\n").await;
+                    if trailers != "\r\n" {
+                        let (name, value) = trailers.trim().split_once(": ").unwrap();
+                        headers.append(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+                        assert_eq!(self.until("\r\n").await, "\r\n", "tests send one trailer");
+                    }
+                    break;
+                }
+                while self.buffer.len() < size + 2 {
+                    if !self.more().await {
+                        return None;
+                    }
+                }
+                let rest = self.buffer.split_off(size + 2);
+                body.extend_from_slice(&std::mem::replace(&mut self.buffer, rest)[..size]);
+            }
+        } else if !matches!(status, 100..200 | 204 | 304) {
+            while self.more().await {}
+            body = std::mem::take(&mut self.buffer);
+        }
+        Some(Answer { status, headers, body: String::from_utf8(body).unwrap() })
+    }
+    /// The next whole response.
+    pub async fn answer(&mut self) -> Answer {
+        self.answer_or_broken().await.expect("a whole response")
+    }
+    /// Sends a request without a body and reads its response.
+    pub async fn get(&mut self, path: &str) -> Answer {
+        self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
+        self.answer().await
+    }
+    /// Breaks the connection off, as a crash would.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+}
+
+/// An upstream that plays bytes: each connection is given to a function, with its number from 1.
+pub struct RawOrigin {
+    pub address: SocketAddr,
+    connections: Arc<std::sync::atomic::AtomicUsize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for RawOrigin {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl RawOrigin {
+    pub async fn start<F, R>(play: F) -> RawOrigin
+    where
+        F: Fn(Wire, usize) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::<std::sync::atomic::AtomicUsize>::default();
+        let count = connections.clone();
+        let task = tokio::spawn(async move {
+            let mut playing = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let n = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+                playing.spawn(play(Wire::new(stream), n));
+            }
+        });
+        RawOrigin { address, connections, task }
+    }
+    /// How many connections so far.
+    pub fn connections(&self) -> usize {
+        self.connections.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+/// An address on which nobody listens.
+pub fn nobody() -> SocketAddr {
+    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
 /// Holds whoever passes until it is opened: how a race is held open.
 #[derive(Clone)]
 pub struct Gate {
@@ -324,6 +485,11 @@ impl Instance {
     }
 
     pub fn in_front_of(upstream: SocketAddr, config: &str) -> Instance {
+        Instance::configured(upstream, config, |_| {})
+    }
+
+    /// The same, with what the fixed part of the configuration says changed.
+    pub fn configured(upstream: SocketAddr, config: &str, change: impl FnOnce(&mut Config)) -> Instance {
         let mut text = config.to_string();
         for (section, lines) in [
             ("listen", "proxy = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = 2\ndrain_timeout = \"2s\""),
@@ -336,7 +502,8 @@ impl Instance {
                 text = format!("{header}\n{lines}\n{text}");
             }
         }
-        let config = Config::parse("test.toml", &text, Format::Toml).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        let mut config = Config::parse("test.toml", &text, Format::Toml).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        change(&mut config);
         Instance::with_config(config)
     }
 
