@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, StatusCode};
 use smallvec::SmallVec;
 
@@ -216,14 +216,14 @@ impl Tags {
     }
 }
 
-/// Fields that belong to one connection (RFC 9110 section 7.6.1), beside those that `Connection` names.
-pub const HOP_BY_HOP: [HeaderName; 8] = [
+/// Fields that belong to one connection (RFC 9110 section 7.6.1), beside those that `Connection` names. Trailer is
+/// none of them (section 6.6.2): without it nobody behind would know which trailers to expect.
+pub const HOP_BY_HOP: [HeaderName; 7] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     HeaderName::from_static("proxy-authentication-info"),
     TE,
-    TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
 ];
