@@ -305,11 +305,17 @@ async fn work(proxy: Arc<Proxy>, listener: StdListener, slots: Arc<Semaphore>, m
     }
 }
 
-async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, from: SocketAddr, phase: watch::Receiver<Phase>) {
+async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, from: SocketAddr, mut phase: watch::Receiver<Phase>) {
     let _ = stream.set_nodelay(true);
     let listen = &proxy.core.config.listen;
     let peer = Peer::new(from.ip(), proxy.upstream.settings());
-    match timeout(listen.idle_timeout, protocol(&stream)).await {
+    let spoken = tokio::select! {
+        biased;
+        spoken = timeout(listen.idle_timeout, protocol(&stream)) => spoken,
+        // A connection on which nothing was said yet does not hold up the end.
+        _ = phase.wait_for(|p| *p != Phase::Serving) => return,
+    };
+    match spoken {
         Ok(Some(Spoken::Http1)) => serve_http1(proxy, stream, peer, phase).await,
         Ok(Some(Spoken::Http2)) => serve_http2(proxy, stream, peer, phase).await,
         Ok(None) | Err(_) => {}
