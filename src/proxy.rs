@@ -3,6 +3,7 @@
 //! `screen` → `route` → `plan` → `key` → `look up` → (`join or lead a fill`) → `respond`. What is decided at
 //! each step is decided by the module of that name; this file only says what comes after what.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::admission::{self, Personal, Plan};
 use crate::body::{Body, RequestBody, Upload};
 use crate::clock::{Clock, Timestamp};
 use crate::coalesce::{Fills, Origin, Progress, Ticket, outcome};
-use crate::config::{Config, Inputs, RoutePolicy};
+use crate::config::{Config, Inputs, Listen, RoutePolicy};
 use crate::control::CacheControl;
 use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
 use crate::fill::{Answer, Order};
@@ -89,10 +90,11 @@ impl Proxy {
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer, ambiguous: bool) -> Response<Body> {
         let began = Instant::now();
         let (parts, body) = request.into_parts();
-        let host = match screen(&parts, ambiguous, self.core.config.listen.max_uri) {
+        let host = match screen(&parts, ambiguous, &self.core.config.listen) {
             Ok(host) => host,
             Err(problem) => return self.refuse(problem),
         };
+        let host = &*host;
         let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let Some(found) = self.core.routes.find(without_port(host), &parts.method, target.path()) else {
             return self.refuse(Problem::Internal);
@@ -576,17 +578,25 @@ impl Seen {
     }
 }
 
-/// Refuses what is malformed, ambiguous or too long, and returns the host that was asked for.
-fn screen(parts: &http::request::Parts, ambiguous: bool, max_uri: usize) -> Result<&str, Problem> {
+/// Refuses what is malformed, ambiguous or too large, and returns the host that was asked for, in lower case.
+fn screen<'p>(parts: &'p http::request::Parts, ambiguous: bool, limits: &Listen) -> Result<Cow<'p, str>, Problem> {
     if ambiguous {
         return Err(Problem::Malformed);
     }
     if parts.method == Method::CONNECT {
         return Err(Problem::MethodNotServed);
     }
+    // RFC 9112 section 3.2.3: a bare authority is CONNECT's alone.
+    if parts.uri.scheme().is_none() && parts.uri.authority().is_some() {
+        return Err(Problem::Malformed);
+    }
     let length = parts.uri.path_and_query().map_or(1, |t| t.as_str().len());
-    if length > max_uri {
+    if length > limits.max_uri {
         return Err(Problem::UriTooLong);
+    }
+    // Before anything of it goes upstream; one that does not announce its length is cut when it grows too large.
+    if limits.max_body > 0 && admission::content_length(&parts.headers).is_some_and(|l| l > limits.max_body) {
+        return Err(Problem::BodyTooLarge);
     }
     if forward::loops(&parts.headers) {
         return Err(Problem::Malformed);
@@ -613,7 +623,7 @@ fn screen(parts: &http::request::Parts, ambiguous: bool, max_uri: usize) -> Resu
     if host.bytes().any(odd) || host.len() > 255 {
         return Err(Problem::Malformed);
     }
-    Ok(host)
+    Ok(if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() })
 }
 
 fn without_port(host: &str) -> &str {
