@@ -14,4 +14,5 @@ mod support;
 
 mod caching;
 mod invalidation;
+mod proxying;
 mod redis;

@@ -329,9 +329,18 @@ impl RawOrigin {
     }
 }
 
-/// An address on which nobody listens.
-pub fn nobody() -> SocketAddr {
-    StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// An address that is taken and on which nobody listens: connections are refused.
+pub struct Nobody {
+    pub address: SocketAddr,
+    _socket: socket2::Socket,
+}
+
+impl Nobody {
+    pub fn new() -> Nobody {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        Nobody { address: socket.local_addr().unwrap().as_socket().unwrap(), _socket: socket }
+    }
 }
 
 /// Holds whoever passes until it is opened: how a race is held open.
