@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use crate::config::{CookieRule, HostHeader, Inputs, RoutePolicy, Upstream};
 use crate::control::split_list;
 use crate::entry::HOP_BY_HOP;
+use crate::route::HostPattern;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -116,9 +117,10 @@ pub fn to_upstream(
         out.insert(CONNECTION, HeaderValue::from_static("te"));
     }
     join_cookies(&mut out);
-    let own_host = match upstream.host {
-        HostHeader::Upstream => upstream.url.authority.as_str(),
-        HostHeader::Preserve => host,
+    let host = host_for_upstream(policy, host, stored);
+    let own_host = match (upstream.host, host) {
+        (HostHeader::Preserve, Some(host)) => host,
+        _ => upstream.url.authority.as_str(),
     };
     if let Ok(value) = HeaderValue::from_str(own_host) {
         out.insert(HOST, value);
@@ -133,10 +135,20 @@ pub fn to_upstream(
             out.remove(name);
         }
     }
-    let host_is_keyed = !stored || policy.key.is_none() || policy.host.is_some();
-    describe_client(&mut out, host, peer, host_is_keyed);
+    describe_client(&mut out, host, peer);
     append_via(&mut out, version);
     out
+}
+
+/// The client's host as far as upstream may know it: all of it where nothing is stored or the key holds it; under
+/// a template only the one name that the route is for (the port is the client's free choice), else nothing.
+fn host_for_upstream<'r>(policy: &'r RoutePolicy, host: &'r str, stored: bool) -> Option<&'r str> {
+    match (&policy.key, &policy.host) {
+        _ if !stored => Some(host),
+        (None, _) => Some(host),
+        (Some(_), Some(HostPattern::Exact(name))) => Some(name),
+        (Some(_), _) => None,
+    }
 }
 
 /// HTTP/2 may split Cookie into several lines; HTTP/1.1 knows one (RFC 9113 section 8.2.3).
@@ -177,7 +189,7 @@ fn keyed_fields(headers: &HeaderMap, policy: &RoutePolicy) -> HeaderMap {
 }
 
 /// `X-Forwarded-For/-Proto/-Host` and `Forwarded`: extended when a trusted proxy sent them, replaced else.
-fn describe_client(out: &mut HeaderMap, host: &str, peer: &Peer, host_is_keyed: bool) {
+fn describe_client(out: &mut HeaderMap, host: Option<&str>, peer: &Peer) {
     let ip = peer.ip.to_canonical();
     let claimed = |name: &HeaderName| {
         let lines: Vec<&str> = out.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
@@ -185,12 +197,12 @@ fn describe_client(out: &mut HeaderMap, host: &str, peer: &Peer, host_is_keyed: 
     };
     let extend = |before: Option<String>, own: String| before.map_or(own.clone(), |b| format!("{b}, {own}"));
     let node = if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
-    let host_part = if host_is_keyed { format!(";host=\"{}\"", host.replace(['"', '\\'], "")) } else { String::new() };
+    let host_part = host.map_or(String::new(), |h| format!(";host=\"{}\"", h.replace(['"', '\\'], "")));
     let described = [
         (X_FORWARDED_FOR, Some(extend(claimed(&X_FORWARDED_FOR), ip.to_string()))),
         (FORWARDED, Some(extend(claimed(&FORWARDED), format!("for={node}{host_part};proto=http")))),
         (X_FORWARDED_PROTO, Some(claimed(&X_FORWARDED_PROTO).unwrap_or_else(|| "http".into()))),
-        (X_FORWARDED_HOST, claimed(&X_FORWARDED_HOST).or_else(|| Some(host.into())).filter(|_| host_is_keyed)),
+        (X_FORWARDED_HOST, host.map(|h| claimed(&X_FORWARDED_HOST).unwrap_or_else(|| h.into()))),
     ];
     for (name, value) in described {
         match value.and_then(|v| HeaderValue::try_from(v).ok()) {
@@ -295,7 +307,11 @@ mod tests {
         }
         assert!(!text(&got, "forwarded").contains("host="));
         assert_eq!(text(&got, "host"), "api.internal:9000");
-        p.key = None;
+        p.host = Some(HostPattern::parse("*.example").unwrap());
+        assert!(!sent(&p, "1.2.3.4", true, &overrides).contains_key("x-forwarded-host"), "many hosts, one key");
+        p.host = Some(HostPattern::parse("public.example").unwrap());
+        assert_eq!(text(&sent(&p, "1.2.3.4", true, &overrides), "x-forwarded-host"), "public.example", "one host");
+        (p.key, p.host) = (None, None);
         assert_eq!(text(&sent(&p, "1.2.3.4", true, &overrides), "x-forwarded-host"), "public.example", "it is keyed");
     }
 
