@@ -154,8 +154,13 @@ impl Admin {
 
     async fn invalidate(&self, request: Request<Incoming>) -> Answer {
         let body = timeout(DEADLINE, Limited::new(request.into_body(), MAX_MESSAGE).collect()).await;
-        let Ok(Ok(body)) = body else {
-            return problem(StatusCode::PAYLOAD_TOO_LARGE, "The message did not arrive, or is larger than 64 KiB.");
+        let body = match body {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => {
+                self.core.metrics.malformed(MalformedWhat::Message);
+                return problem(StatusCode::PAYLOAD_TOO_LARGE, "The message is larger than 64 KiB.");
+            }
+            Err(_) => return problem(StatusCode::REQUEST_TIMEOUT, "The message did not arrive in time."),
         };
         let what = match Invalidation::parse(&body.to_bytes()) {
             Ok(what) => what,
@@ -245,7 +250,7 @@ fn content_security_policy() -> HeaderValue {
     let between = |open: &str, close: &str| {
         let start = PAGE.find(open).map_or(0, |at| at + open.len());
         let end = PAGE[start..].find(close).map_or(PAGE.len(), |at| start + at);
-        base64(&sha256(PAGE[start..end].as_bytes()))
+        base64(&sha256(&PAGE.as_bytes()[start..end]))
     };
     let policy = format!(
         "default-src 'none'; style-src 'sha256-{}'; script-src 'sha256-{}'; connect-src 'self'; img-src data:; \
