@@ -14,5 +14,6 @@ mod support;
 
 mod caching;
 mod invalidation;
+mod keys_and_routes;
 mod proxying;
 mod redis;
