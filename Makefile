@@ -48,8 +48,10 @@ files: ## check the shell scripts, compose.yaml and deploy/
 	@scripts/check-files.sh
 
 .PHONY: bench
-bench: ## run the benchmarks
-	$(CARGO) bench --locked
+bench: ## run the benchmarks, and compare a hit with nginx, HAProxy and bare hyper (wants wrk, nginx, haproxy)
+	$(CARGO) bench --locked --bench hot
+	$(CARGO) build --locked --release --bin asidecar --example bare
+	./benches/compare.py
 
 .PHONY: image
 image: ## build both container images

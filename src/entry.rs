@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use bytes::Bytes;
-use http::header::{CONNECTION, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http::header::{AGE, CONNECTION, CONTENT_LENGTH, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
 use crate::admission::{Personal, Sharing};
@@ -229,12 +229,23 @@ pub const HOP_BY_HOP: [HeaderName; 7] = [
 ];
 
 /// The fields that are stored of a response whose hop-by-hop fields are gone already (RFC 9111 section 3.1):
-/// no Set-Cookie, which is one client's, and no Age, which is computed anew.
+/// no Set-Cookie, which is one client's, no Age, which is computed anew, and no Content-Length, which the body
+/// says.
+///
+/// The values are copied into one allocation of their exact size: as they came they are slices of the
+/// connection's read buffer, and keeping one would keep all of that.
 pub fn stored_fields(response: &HeaderMap) -> HeaderMap {
-    let mut kept = response.clone();
-    kept.remove(SET_COOKIE);
-    kept.remove(http::header::AGE);
-    kept
+    let fields = || response.iter().filter(|(name, _)| ![SET_COOKIE, AGE, CONTENT_LENGTH].contains(name));
+    let mut all = BytesMut::with_capacity(fields().map(|(_, value)| value.len()).sum());
+    fields().for_each(|(_, value)| all.extend_from_slice(value.as_bytes()));
+    let mut all = all.freeze();
+    let mut own = HeaderMap::with_capacity(fields().count());
+    for (name, value) in fields() {
+        if let Ok(copy) = HeaderValue::from_maybe_shared(all.split_to(value.len())) {
+            own.append(name.clone(), copy);
+        }
+    }
+    own
 }
 
 #[cfg(test)]
@@ -303,6 +314,19 @@ mod tests {
         assert_eq!(at(&strict, false), Verdict::Validate { why: Refused::Untrusted, if_error: false });
         assert!(matches!(at(&strict, true), Verdict::Fresh { .. }));
         assert!(matches!(at(&RoutePolicy::default_route(), false), Verdict::Fresh { .. }));
+    }
+
+    #[test]
+    fn stored_fields_leave_out_what_is_one_clients_or_computed_and_keep_the_rest_as_it_was() {
+        let mut h = HeaderMap::new();
+        let came =
+            [("x-a", "1"), ("set-cookie", "s"), ("x-a", "2"), ("age", "9"), ("content-length", "3"), ("x-b", "")];
+        for (name, value) in came {
+            h.append(name, value.parse().unwrap());
+        }
+        let got = stored_fields(&h);
+        assert_eq!(got.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!((got.len(), &got["x-b"]), (3, &HeaderValue::from_static("")));
     }
 
     #[test]

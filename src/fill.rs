@@ -233,15 +233,13 @@ impl Proxy {
                 key.into()
             }
         };
-        let mut fields = stored_fields(headers);
-        fields.remove(CONTENT_LENGTH);
         let head = Entry {
             key,
             base: order.base,
             path: order.target.path().into(),
             route: order.route,
             status: response.status(),
-            headers: fields,
+            headers: stored_fields(headers),
             body: bytes::Bytes::new(),
             birth: freshness::birth(headers, requested, responded),
             kept: responded,
@@ -326,7 +324,7 @@ impl Proxy {
         as_of: crate::invalidation::position::Position,
         cost: u32,
     ) -> Entry {
-        let headers = conditional::updated(&stale.headers, fresh);
+        let headers = stored_fields(&conditional::updated(&stale.headers, fresh));
         let control = CacheControl::of(&headers);
         let roll = roll(&order.key, responded);
         let lifetime = freshness::lifetime(self.policy(order.route), stale.status, &headers, &control, responded, roll);

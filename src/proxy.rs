@@ -23,6 +23,7 @@ use crate::control::CacheControl;
 use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
 use crate::fill::{Answer, Order};
 use crate::forward::{self, Peer};
+use crate::invalidation::Source;
 use crate::invalidation::log::InvalidationLog;
 use crate::invalidation::table::Standing;
 use crate::key::{self, Keyed};
@@ -34,6 +35,7 @@ use crate::store::Shared;
 use crate::store::memory::Memory;
 use crate::upstream::{Outgoing, Upstream};
 use crate::words::{Bypass, Forward, Outcome, Tier};
+use crate::write::{self, Fact, Written};
 
 /// So often a request looks again when what it waited for turned out not to be for it, before it goes alone.
 const ATTEMPTS: usize = 3;
@@ -176,7 +178,8 @@ impl Proxy {
     /// `memory_ttl_max`: how long memory may go without asking Redis.
     fn must_ask_redis_again(&self, entry: &Entry, now: Timestamp) -> bool {
         let limit = self.core.config.store.memory_ttl_max;
-        self.core.shared.is_some() && limit.is_some_and(|l| now.since(entry.kept) >= crate::clock::millis(l))
+        limit.is_some_and(|l| now.since(entry.kept) >= crate::clock::millis(l))
+            && self.core.shared.as_ref().is_some_and(Shared::is_up)
     }
 
     /// Nothing fresh in memory: stale, joined, or fetched.
@@ -197,7 +200,7 @@ impl Proxy {
         if let Seen::Entry(entry, Verdict::WhileRevalidate { by }) = &seen {
             let left = -i64::try_from(*by).unwrap_or(i64::MAX) - 1;
             let response = respond::from_entry(asked(ask, false), entry, Served::Hit(left, Tier::Memory), now);
-            self.refresh(ask, &key, base, entry.clone());
+            self.refresh(ask, who, &key, base, entry.clone());
             return Done { response, outcome: Outcome::Stale };
         }
         if *ask.method == Method::HEAD {
@@ -332,12 +335,12 @@ impl Proxy {
     }
 
     /// Fetches a stale entry anew behind the client's back, unless somebody does already.
-    fn refresh(self: &Arc<Self>, ask: &Ask<'_>, key: &str, base: usize, stale: Arc<Entry>) {
+    fn refresh(self: &Arc<Self>, ask: &Ask<'_>, who: Personal, key: &str, base: usize, stale: Arc<Entry>) {
         let lookup: Arc<str> = key.into();
         let Some(lead) = self.core.fills.try_lead(&lookup, self.core.log.position()) else { return };
         let primary: Arc<str> = key.split("##").next().unwrap_or_default().into();
         let control = CacheControl::default();
-        let order = self.order(ask, &lookup, &primary, base, Personal::default(), &control, Some((stale, true)));
+        let order = self.order(ask, &lookup, &primary, base, who, &control, Some((stale, true)));
         tokio::spawn(self.clone().fill(order, lead, None));
     }
 
@@ -408,49 +411,54 @@ impl Proxy {
         }
     }
 
-    /// A write: its response goes back when what it may have changed is invalidated.
-    async fn write(&self, ask: &Ask<'_>, body: Incoming) -> Done {
+    /// A write: its response goes back when what it may have changed is invalidated. It is a task of its own,
+    /// so that a client that goes away can't part the write from its invalidation.
+    async fn write(self: &Arc<Self>, ask: &Ask<'_>, body: Incoming) -> Done {
         self.count_bypass(ask, Bypass::Write);
         let why = Why::bypass(Forward::Method, Bypass::Write.as_str());
-        let outcome = self.fetch(ask.route, self.pass_through(ask, body)).await;
-        let fact = match &outcome {
-            Ok(response) => crate::write::Fact::Answered(response.status(), response.headers()),
-            Err(problem) => crate::write::Fact::Failed(*problem),
-        };
-        if let Some(what) = crate::write::invalidates(&self.written(ask), &fact) {
-            self.core.log.invalidate(what, crate::invalidation::Source::Write).await;
-        }
-        match outcome {
-            Ok(response) => {
+        let (proxy, route) = (self.clone(), ask.route);
+        let (written, out) = (self.written(ask), self.pass_through(ask, body));
+        let task = tokio::spawn(async move {
+            let outcome = proxy.fetch(route, out).await;
+            let fact = match &outcome {
+                Ok(response) => Fact::Answered(response.status(), response.headers()),
+                Err(problem) => Fact::Failed(*problem),
+            };
+            if let Some(what) = write::invalidates(&written, &fact) {
+                proxy.core.log.invalidate(what, Source::Write).await;
+            }
+            outcome
+        });
+        match task.await {
+            Ok(Ok(response)) => {
                 Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Bypass }
             }
-            Err(problem) => self.problem(problem, Some(why)),
+            Ok(Err(problem)) => self.problem(problem, Some(why)),
+            Err(_) => self.problem(Problem::Internal, Some(why)),
         }
     }
 
-    fn written<'a>(&'a self, ask: &'a Ask<'_>) -> crate::write::Written<'a> {
-        let read = self.core.routes.find(without_port(ask.host), &Method::GET, ask.target.path());
+    fn written(&self, ask: &Ask<'_>) -> Written {
+        let path = ask.target.path();
+        // What a GET of this path is stored under may be another route's key.
+        let read = self.core.routes.find(without_port(ask.host), &Method::GET, path);
         let mut keys = Vec::new();
-        for (route, params) in [
-            (Some(ask.route), ask.params),
-            (read.as_ref().map(|r| r.route), read.as_ref().map_or(&[][..], |r| r.params.as_slice())),
-        ] {
-            if let Some(route) = route {
-                let mut base = String::new();
-                key::base(self.policy(route), ask.host, ask.target.path(), params, &mut base);
-                if !keys.contains(&base) {
-                    keys.push(base);
-                }
+        let of_read = read.as_ref().map(|r| (r.route, r.params.as_slice()));
+        for (route, params) in [Some((ask.route, ask.params)), of_read].into_iter().flatten() {
+            let mut base = String::new();
+            key::base(self.policy(route), ask.host, path, params, &mut base);
+            if !keys.contains(&base) {
+                keys.push(base);
             }
         }
-        crate::write::Written {
-            policy: self.policy(ask.route),
-            params: ask.params,
-            host: ask.host,
-            path: ask.target.path(),
-            keys,
-            upstream: &self.upstream.settings().url,
+        let mut tags = Vec::new();
+        for template in &self.policy(ask.route).invalidates {
+            let mut tag = String::new();
+            template.render(ask.params, &mut tag);
+            tags.push(tag);
         }
+        let upstream = self.upstream.settings().url.clone();
+        Written { host: ask.host.into(), path: path.into(), keys, tags, upstream }
     }
 
     fn pass_through(&self, ask: &Ask<'_>, body: Incoming) -> Outgoing {

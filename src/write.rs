@@ -8,24 +8,22 @@ use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, StatusCode};
 use url::Url;
 
-use crate::config::{RoutePolicy, UpstreamUrl};
+use crate::config::UpstreamUrl;
 use crate::invalidation::Invalidation;
 use crate::problem::Problem;
 
 /// A write, as far as it matters here.
-pub struct Written<'r> {
-    /// Its route.
-    pub policy: &'r RoutePolicy,
-    /// The route's path parameters.
-    pub params: &'r [&'r str],
+pub struct Written {
     /// The host it was sent to.
-    pub host: &'r str,
+    pub host: String,
     /// The path it was sent to.
-    pub path: &'r str,
+    pub path: String,
     /// The bases of the keys under which a GET of this path may be stored.
     pub keys: Vec<String>,
+    /// The route's `invalidates`, rendered.
+    pub tags: Vec<String>,
     /// Where it went.
-    pub upstream: &'r UpstreamUrl,
+    pub upstream: UpstreamUrl,
 }
 
 /// What came of a write.
@@ -37,7 +35,7 @@ pub enum Fact<'r> {
 }
 
 /// What is invalidated; `None` when the write certainly changed nothing.
-pub fn invalidates(written: &Written<'_>, fact: &Fact<'_>) -> Option<Invalidation> {
+pub fn invalidates(written: &Written, fact: &Fact<'_>) -> Option<Invalidation> {
     let response = match fact {
         Fact::Answered(status, headers) if status.is_success() || status.is_redirection() => Some(*headers),
         // A gateway behind us that gave up does not know what its own upstream did.
@@ -46,13 +44,12 @@ pub fn invalidates(written: &Written<'_>, fact: &Fact<'_>) -> Option<Invalidatio
         Fact::Failed(problem) if problem.outcome_unknown() => None,
         Fact::Failed(_) => return None,
     };
-    let mut what =
-        Invalidation { keys: written.keys.clone(), paths: vec![written.path.into()], ..Invalidation::default() };
-    for template in &written.policy.invalidates {
-        let mut tag = String::new();
-        template.render(written.params, &mut tag);
-        what.tags.push(tag);
-    }
+    let mut what = Invalidation {
+        keys: written.keys.clone(),
+        paths: vec![written.path.clone()],
+        tags: written.tags.clone(),
+        ..Invalidation::default()
+    };
     for name in [LOCATION, CONTENT_LOCATION] {
         let named = response.and_then(|h| h.get(&name)).and_then(|v| v.to_str().ok());
         if let Some(path) = named.and_then(|n| same_origin_path(written, n))
@@ -71,10 +68,10 @@ pub fn invalidates(written: &Written<'_>, fact: &Fact<'_>) -> Option<Invalidatio
 }
 
 /// The path that a Location names, as clients of this proxy would ask for it; `None` on another origin.
-fn same_origin_path(written: &Written<'_>, location: &str) -> Option<String> {
+fn same_origin_path(written: &Written, location: &str) -> Option<String> {
     let own =
         |authority: &str| Url::parse(&format!("{}://{authority}{}", written.upstream.scheme(), written.path)).ok();
-    let (by_host, by_upstream) = (own(written.host), own(written.upstream.authority.as_str()));
+    let (by_host, by_upstream) = (own(&written.host), own(written.upstream.authority.as_str()));
     let base = by_host.as_ref().or(by_upstream.as_ref())?;
     let named = base.join(location).ok()?;
     let same = |other: &Option<Url>| {
@@ -96,29 +93,27 @@ fn same_origin_path(written: &Written<'_>, location: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::template::Template;
 
-    fn with<T>(f: impl FnOnce(&Written<'_>) -> T) -> T {
-        let mut policy = RoutePolicy::default_route();
-        policy.invalidates = vec![Template::parse("user:{id}", &["id".to_string()]).unwrap()];
-        let authority = "api:9000".parse().unwrap();
-        let upstream = UpstreamUrl { https: false, authority, base_path: "/v1".into() };
-        let keys = vec!["user:7".to_string()];
-        f(&Written { policy: &policy, params: &["7"], host: "me:80", path: "/users/7", keys, upstream: &upstream })
+    fn written() -> Written {
+        Written {
+            host: "me:80".into(),
+            path: "/users/7".into(),
+            keys: vec!["user:7".into()],
+            tags: vec!["users".into()],
+            upstream: UpstreamUrl { https: false, authority: "api:9000".parse().unwrap(), base_path: "/v1".into() },
+        }
     }
     fn answered(status: u16, location: &str) -> Option<Invalidation> {
         let mut h = HeaderMap::new();
         h.insert(LOCATION, location.parse().unwrap());
-        with(|w| invalidates(w, &Fact::Answered(StatusCode::from_u16(status).unwrap(), &h)))
+        invalidates(&written(), &Fact::Answered(StatusCode::from_u16(status).unwrap(), &h))
     }
 
     #[test]
     fn a_successful_write_invalidates_its_path_key_and_the_routes_tags() {
         let got = answered(204, "https://elsewhere/x").unwrap();
-        assert_eq!(
-            (&got.paths[..], &got.keys[..], &got.tags[..]),
-            (&["/users/7".to_string()][..], &["user:7".to_string()][..], &["user:7".to_string()][..])
-        );
+        let named = |n: &str| vec![n.to_string()];
+        assert_eq!((got.paths, got.keys, got.tags), (named("/users/7"), named("user:7"), named("users")));
     }
 
     #[test]
@@ -150,7 +145,7 @@ mod tests {
             (Problem::Broken, true),
             (Problem::ClientGone, true),
         ] {
-            assert_eq!(with(|w| invalidates(w, &Fact::Failed(problem))).is_some(), invalidated, "{problem:?}");
+            assert_eq!(invalidates(&written(), &Fact::Failed(problem)).is_some(), invalidated, "{problem:?}");
         }
     }
 }

@@ -31,6 +31,11 @@ impl Shared {
         Shared { link, log, metrics }
     }
 
+    /// Whether it answers at present.
+    pub fn is_up(&self) -> bool {
+        self.link.is_trusted()
+    }
+
     /// What stands under a key at `now`, for the route with that index.
     pub async fn get(&self, key: &str, route: usize, now: Timestamp) -> Option<Stored> {
         // What this instance could not log yet, other instances do not know: their entries may be older.

@@ -265,3 +265,41 @@ async fn a_body_over_the_limit_is_streamed_and_not_stored() {
     }
     assert_eq!(origin.calls(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_personal_request_that_is_served_stale_does_not_refresh_the_entry_with_its_own_answer() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let origin = Origin::start(move |seen| {
+        let first = calls.fetch_add(1, Ordering::SeqCst) == 0;
+        async move {
+            let control = if first { "public, max-age=10, stale-while-revalidate=60" } else { "max-age=600" };
+            with(ok(format!("for {:?}", seen.header("cookie"))), &[("cache-control", control)])
+        }
+    })
+    .await;
+    let proxy = Instance::start(&origin, "");
+    proxy.fill("/a").await;
+    proxy.clock.advance(Duration::from_secs(20));
+    let stale = proxy.get_with("/a", &[("cookie", "me=1")]).await;
+    assert_eq!(stale.body, "for \"\"", "a public answer may serve it");
+    eventually("refused to store", || async {
+        proxy.metric("not_stored_total{reason=\"cookie\",route=\"default\"}").await == 1.0
+    })
+    .await;
+    assert_eq!(proxy.get("/a").await.body, "for \"\"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_stored_for_all_answers_a_personal_request_only_when_it_says_that_it_may() {
+    let origin = Origin::start(|seen| async move {
+        let control = if seen.target == "/public" { "public, max-age=60" } else { "max-age=60" };
+        with(ok(format!("for {:?}", seen.header("cookie"))), &[("cache-control", control)])
+    })
+    .await;
+    let proxy = Instance::start(&origin, "");
+    proxy.fill("/public").await;
+    proxy.fill("/plain").await;
+    assert!(proxy.get_with("/public", &[("cookie", "me=1")]).await.is_hit("memory"));
+    assert_eq!(proxy.get_with("/plain", &[("cookie", "me=1")]).await.body, "for \"me=1\"");
+    assert!(proxy.get("/plain").await.is_hit("memory"), "and its own answer replaced nothing");
+}

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Method;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 use crate::support::{Gate, Instance, Origin, eventually, ok, status, with};
 
@@ -265,4 +267,32 @@ async fn what_is_invalidated_while_it_streams_is_not_stored_and_counted() {
         proxy.metric("not_stored_total{reason=\"invalidated\",route=\"default\"}").await == 1.0
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_during_its_write_does_not_part_the_write_from_its_invalidation() {
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let origin = Origin::start(move |seen| {
+        let gate = held.clone();
+        async move {
+            if seen.method == Method::GET {
+                return with(ok("x"), FRESH);
+            }
+            gate.pass().await;
+            status(204)
+        }
+    })
+    .await;
+    let proxy = Instance::start(&origin, "");
+    proxy.fill("/a").await;
+    let mut writer = TcpStream::connect(proxy.server.proxy).await.unwrap();
+    writer.write_all(b"PUT /a HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    gate.wait_for(1).await;
+    let open = proxy.server.core.metrics.connections.get();
+    drop(writer);
+    eventually("its connection is gone", || async { proxy.server.core.metrics.connections.get() < open }).await;
+    assert!(proxy.get("/a").await.is_hit("memory"), "the write has not happened yet");
+    gate.open(1);
+    eventually("invalidated", || async { !proxy.get("/a").await.is_hit("memory") }).await;
 }
