@@ -12,6 +12,7 @@
 
 mod support;
 
+mod admin;
 mod caching;
 mod invalidation;
 mod keys_and_routes;
