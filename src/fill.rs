@@ -15,8 +15,9 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
+use tokio::time::timeout_at;
 
-use crate::admission::{self, Admitted, Personal};
+use crate::admission::{self, Personal};
 use crate::body::{Fetched, RequestBody};
 use crate::clock::Timestamp;
 use crate::coalesce::{Lead, Origin, Progress, Streaming};
@@ -26,6 +27,7 @@ use crate::control::CacheControl;
 use crate::entry::{Entry, Stored, Tags, Verdict, judge, stored_fields};
 use crate::freshness;
 use crate::invalidation::log::Stamp;
+use crate::invalidation::position::Position;
 use crate::invalidation::table::Standing;
 use crate::metrics::StatusClass;
 use crate::problem::Problem;
@@ -79,6 +81,23 @@ pub enum Answer {
     Failed(Problem),
 }
 
+/// When a response was asked for and came, and what that took.
+#[derive(Clone, Copy)]
+struct Timing {
+    requested: Timestamp,
+    responded: Timestamp,
+    /// In milliseconds.
+    cost: u32,
+}
+
+/// A response that is going to be kept.
+struct Kept {
+    /// The entry without its body.
+    head: Entry,
+    variants: Option<Arc<Variants>>,
+    for_waiters: bool,
+}
+
 /// Where a fill tells its leading request; a background refresh has none.
 pub type Leader = Option<oneshot::Sender<Answer>>;
 
@@ -100,34 +119,32 @@ impl Proxy {
                 };
             }
         };
-        let responded = self.core.clock.now();
-        let cost = u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX);
+        let timing = Timing {
+            requested,
+            responded: self.core.clock.now(),
+            cost: u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX),
+        };
         if let Some((stale, if_error)) = order.stale.take() {
             if response.status() == StatusCode::NOT_MODIFIED {
-                let renewed = self.renew(&order, &stale, response.headers(), requested, responded, lead.as_of(), cost);
-                return self.finish_renewed(&order, lead, leader, renewed).await;
+                return self.renew(&order, &stale, response.headers(), timing, lead, leader).await;
             }
             if if_error && may_be_masked(response.status()) {
                 return settle(&lead, leader.take(), stale, Origin::StaleIfError);
             }
             order.stale = Some((stale, false));
         }
-        match self.decide(&order, &response, requested, responded, &lead, cost) {
+        match self.decide(&order, response.status(), response.headers(), timing, lead.as_of()) {
             Err(reason) => {
                 self.metrics(&order).not_stored(reason);
                 if order.stale.is_none() && !order.who.any() {
-                    let until = responded.plus(PASS_FOR);
+                    let until = timing.responded.plus(PASS_FOR);
                     self.core.memory.put(order.key.clone(), Stored::Pass { until });
                 }
                 lead.leave();
                 lead.publish(Progress::NotStorable(reason));
-                if let Some(leader) = leader {
-                    let _ = leader.send(Answer::Direct(response, reason));
-                }
+                answer(leader, Answer::Direct(response, reason));
             }
-            Ok((head, variants, admitted)) => {
-                self.stream(&order, lead, leader, response, head, variants, admitted).await;
-            }
+            Ok(kept) => self.stream(&order, lead, leader, response, kept).await,
         }
     }
 
@@ -156,7 +173,11 @@ impl Proxy {
                 self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone()));
                 Some(entry)
             }
-            Verdict::WhileRevalidate { .. } | Verdict::Unusable(_) => None,
+            Verdict::Unusable(_) => None,
+            Verdict::WhileRevalidate { .. } => {
+                order.stale = Some((entry, true));
+                None
+            }
             Verdict::Validate { if_error, .. } => {
                 order.stale = Some((entry, if_error));
                 None
@@ -206,22 +227,19 @@ impl Proxy {
     }
 
     /// Decides whether a response is stored, and makes the entry without its body.
-    #[allow(clippy::type_complexity)]
     fn decide(
         &self,
         order: &Order,
-        response: &Response<Fetched>,
-        requested: Timestamp,
-        responded: Timestamp,
-        lead: &Lead,
-        cost: u32,
-    ) -> Result<(Entry, Option<Arc<Variants>>, Admitted), NotStored> {
+        status: StatusCode,
+        headers: &HeaderMap,
+        Timing { requested, responded, cost }: Timing,
+        as_of: Position,
+    ) -> Result<Kept, NotStored> {
         let policy = self.policy(order.route);
-        let headers = response.headers();
         let control = CacheControl::of(headers);
-        let lifetime =
-            freshness::lifetime(policy, response.status(), headers, &control, responded, roll(&order.key, responded));
-        let admitted = admission::admit(policy, order.who, response.status(), headers, &control, lifetime)?;
+        let roll = roll(&order.key, responded);
+        let lifetime = freshness::lifetime(policy, status, headers, &control, responded, roll);
+        let admitted = admission::admit(policy, order.who, status, headers, &control, lifetime)?;
         let variants = Variants::of(policy, headers)?.map(Arc::new);
         let mut tags = order.tags.clone();
         tags.add_response(headers)?;
@@ -238,7 +256,7 @@ impl Proxy {
             base: order.base,
             path: order.target.path().into(),
             route: order.route,
-            status: response.status(),
+            status,
             headers: stored_fields(headers),
             body: bytes::Bytes::new(),
             birth: freshness::birth(headers, requested, responded),
@@ -246,25 +264,16 @@ impl Proxy {
             lifetime,
             sharing: admitted.sharing,
             tags: tags.names.into(),
-            stamp: Stamp::new(lead.as_of(), &tags.ids),
+            stamp: Stamp::new(as_of, &tags.ids),
             cost,
             hits: AtomicU32::new(0),
         };
-        Ok((head, variants, admitted))
+        Ok(Kept { head, variants, for_waiters: admitted.for_waiters })
     }
 
     /// Streams the body to whoever waits, and keeps the entry when it is complete.
-    #[allow(clippy::too_many_arguments)]
-    async fn stream(
-        &self,
-        order: &Order,
-        mut lead: Lead,
-        leader: Leader,
-        response: Response<Fetched>,
-        head: Entry,
-        variants: Option<Arc<Variants>>,
-        admitted: Admitted,
-    ) {
+    async fn stream(&self, order: &Order, mut lead: Lead, leader: Leader, response: Response<Fetched>, kept: Kept) {
+        let Kept { head, variants, for_waiters } = kept;
         let policy = self.policy(order.route);
         if let Some(variants) = &variants {
             self.core.memory.put(order.primary.clone(), Stored::Variants(variants.clone()));
@@ -274,17 +283,17 @@ impl Proxy {
         let reader = spool.reader();
         let head = Arc::new(head);
         let streaming = Arc::new(Streaming { head: head.clone(), variants: variants.clone(), spool, length });
-        if let (Some(leader), Some(reader)) = (leader, reader) {
-            let _ = leader.send(Answer::Streaming(streaming.clone(), reader));
+        if let Some(reader) = reader {
+            answer(leader, Answer::Streaming(streaming.clone(), reader));
         }
-        if admitted.for_waiters {
+        if for_waiters {
             lead.publish(Progress::Streaming(streaming));
         } else {
             lead.leave();
             lead.publish(Progress::NotStorable(NotStored::NoFreshness));
             drop(streaming);
         }
-        match read_all(response.into_body(), writer).await {
+        match read_all(response.into_body(), writer, self.upstream.settings().timeout).await {
             Err(reason) => self.metrics(order).not_stored(reason),
             Ok(body) => {
                 let entry = Arc::new(Entry { body, ..shell(&head) });
@@ -312,65 +321,75 @@ impl Proxy {
     }
 
     /// The stored response after a 304 (RFC 9111 section 4.3.4), as-of the start of the conditional request:
-    /// what was invalidated while it was on its way stays invalid.
-    #[allow(clippy::too_many_arguments)]
-    fn renew(
+    /// what was invalidated while it was on its way stays invalid. It is admitted anew: the 304 may say that
+    /// the response is private now, varies by more, or carries other tags.
+    async fn renew(
         &self,
         order: &Order,
         stale: &Entry,
         fresh: &HeaderMap,
-        requested: Timestamp,
-        responded: Timestamp,
-        as_of: crate::invalidation::position::Position,
-        cost: u32,
-    ) -> Entry {
-        let headers = stored_fields(&conditional::updated(&stale.headers, fresh));
-        let control = CacheControl::of(&headers);
-        let roll = roll(&order.key, responded);
-        let lifetime = freshness::lifetime(self.policy(order.route), stale.status, &headers, &control, responded, roll);
-        Entry {
-            birth: freshness::birth(fresh, requested, responded),
-            kept: responded,
-            headers,
-            body: stale.body.clone(),
-            lifetime,
-            stamp: Stamp::new(as_of, stale.stamp.tags()),
-            cost,
-            ..shell(stale)
+        timing: Timing,
+        mut lead: Lead,
+        leader: Leader,
+    ) {
+        let merged = conditional::updated(&stale.headers, fresh);
+        let body = stale.body.clone();
+        match self.decide(order, stale.status, &merged, timing, lead.as_of()) {
+            Ok(Kept { head, variants, for_waiters }) => {
+                let entry = Arc::new(Entry { body, ..head });
+                if for_waiters {
+                    settle(&lead, leader, entry.clone(), Origin::Revalidated);
+                } else {
+                    lead.leave();
+                    lead.publish(Progress::NotStorable(NotStored::NoFreshness));
+                    answer(leader, Answer::Found(entry.clone(), Origin::Revalidated));
+                }
+                self.keep(order, lead, entry, variants).await;
+            }
+            Err(reason) => {
+                self.metrics(order).not_stored(reason);
+                self.core.memory.remove(&stale.key);
+                lead.leave();
+                lead.publish(Progress::NotStorable(reason));
+                let once = Entry { headers: merged, body, birth: timing.responded, ..shell(stale) };
+                answer(leader, Answer::Found(Arc::new(once), Origin::Revalidated));
+            }
         }
     }
+}
 
-    async fn finish_renewed(&self, order: &Order, lead: Lead, leader: Leader, renewed: Entry) {
-        let renewed = Arc::new(renewed);
-        settle(&lead, leader, renewed.clone(), Origin::Revalidated);
-        let variants = match self.core.memory.get(&order.primary) {
-            Some(Stored::Variants(variants)) if *renewed.key != *order.primary => Some(variants),
-            _ => None,
-        };
-        self.keep(order, lead, renewed, variants).await;
+fn answer(leader: Leader, answer: Answer) {
+    if let Some(leader) = leader {
+        // A leader that is gone wants no answer.
+        let _ = leader.send(answer);
     }
 }
 
 /// Tells everybody of a whole entry.
 fn settle(lead: &Lead, leader: Leader, entry: Arc<Entry>, origin: Origin) {
-    if let Some(leader) = leader {
-        let _ = leader.send(Answer::Found(entry.clone(), origin));
-    }
+    answer(leader, Answer::Found(entry.clone(), origin));
     lead.publish(Progress::Found(entry, origin));
 }
 
 /// Tells everybody of a failure.
 fn fail(lead: &Lead, leader: Leader, problem: Problem) {
-    if let Some(leader) = leader {
-        let _ = leader.send(Answer::Failed(problem));
-    }
+    answer(leader, Answer::Failed(problem));
     lead.publish(Progress::Failed(problem));
 }
 
-async fn read_all(mut body: Fetched, writer: Writer) -> Result<bytes::Bytes, NotStored> {
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| NotStored::Incomplete)?;
-        let Ok(chunk) = frame.into_data() else { continue };
+/// Reads a body into the spool. While it may still be stored it must be complete within `patience`; one that
+/// has grown too large is only passed on, at the pace of its readers.
+async fn read_all(mut body: Fetched, writer: Writer, patience: Duration) -> Result<bytes::Bytes, NotStored> {
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        let next = body.frame();
+        let frame = if writer.is_whole() {
+            timeout_at(deadline, next).await.map_err(|_| NotStored::Incomplete)?
+        } else {
+            next.await
+        };
+        let Some(frame) = frame else { break };
+        let Ok(chunk) = frame.map_err(|_| NotStored::Incomplete)?.into_data() else { continue };
         if !writer.push(chunk).await {
             return Err(NotStored::TooLarge);
         }

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 
 use http::header::{CONNECTION, COOKIE, FORWARDED, HOST, TE, UPGRADE, VIA};
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use crate::config::{CookieRule, HostHeader, Inputs, RoutePolicy, Upstream};
 use crate::control::split_list;
@@ -78,9 +78,13 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a message asks for an upgrade: Connection must name it (RFC 9110 section 7.8).
-pub fn asks_upgrade(headers: &HeaderMap) -> bool {
-    headers.contains_key(UPGRADE)
+/// Whether a request asks to become a tunnel: an upgrade that Connection names (RFC 9110 section 7.8), with GET
+/// as WebSocket has it. Anything else goes its usual way without its Upgrade field, which every server may
+/// ignore: a write must not lose its invalidation to one, and `h2c`, which many clients offer by default, is
+/// obsolete (RFC 9113 section 3.1).
+pub fn asks_tunnel(method: &Method, headers: &HeaderMap) -> bool {
+    *method == Method::GET
+        && headers.get(UPGRADE).is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
         && headers
             .get_all(CONNECTION)
             .iter()

@@ -42,6 +42,8 @@ const ATTEMPTS: usize = 3;
 
 /// What all workers share.
 pub struct Core {
+    /// The instance's name, in the log and on the admin page.
+    pub instance: String,
     /// The configuration.
     pub config: Config,
     /// Its routes, ready to match.
@@ -80,6 +82,18 @@ struct Ask<'r> {
     params: &'r [&'r str],
 }
 
+/// What a request looks for in the cache.
+struct Sought<'r> {
+    /// In which way it is personal.
+    who: Personal,
+    /// Its own directives.
+    control: &'r CacheControl,
+    /// The key: the variant's, when memory knows what the responses vary by.
+    key: String,
+    /// The length of the key's base.
+    base: usize,
+}
+
 /// How a request ended, for the metrics.
 struct Done {
     response: Response<Body>,
@@ -112,7 +126,7 @@ impl Proxy {
             params: Params::as_slice(&found.params),
         };
         let policy = self.policy(found.route);
-        let done = if forward::asks_upgrade(&parts.headers) && parts.version == Version::HTTP_11 {
+        let done = if parts.version == Version::HTTP_11 && forward::asks_tunnel(&parts.method, &parts.headers) {
             self.count_bypass(&ask, Bypass::Upgrade);
             let upgrade = parts.extensions.get::<hyper::upgrade::OnUpgrade>().cloned();
             Box::pin(self.tunnel(&ask, body, upgrade)).await
@@ -139,7 +153,7 @@ impl Proxy {
             let response = respond::from_entry(asked(ask, false), entry, Served::Hit(left, Tier::Memory), now);
             return Done { response, outcome: Outcome::HitMemory };
         }
-        Box::pin(self.miss(ask, who, control, key, base, seen, now)).await
+        Box::pin(self.miss(ask, Sought { who, control, key, base }, seen, now)).await
     }
 
     /// What memory knows, judged for this request. `key` becomes the variant's key.
@@ -183,40 +197,32 @@ impl Proxy {
     }
 
     /// Nothing fresh in memory: stale, joined, or fetched.
-    #[allow(clippy::too_many_arguments)]
-    async fn miss(
-        self: &Arc<Self>,
-        ask: &Ask<'_>,
-        who: Personal,
-        control: &CacheControl,
-        mut key: String,
-        base: usize,
-        mut seen: Seen,
-        mut now: Timestamp,
-    ) -> Done {
+    async fn miss(self: &Arc<Self>, ask: &Ask<'_>, mut sought: Sought<'_>, mut seen: Seen, mut now: Timestamp) -> Done {
+        let Sought { who, control, .. } = sought;
         if who.any() {
             self.count_bypass(ask, who.reason());
         }
         if let Seen::Entry(entry, Verdict::WhileRevalidate { by }) = &seen {
             let left = -i64::try_from(*by).unwrap_or(i64::MAX) - 1;
             let response = respond::from_entry(asked(ask, false), entry, Served::Hit(left, Tier::Memory), now);
-            self.refresh(ask, who, &key, base, entry.clone());
+            self.refresh(ask, &sought, entry.clone());
             return Done { response, outcome: Outcome::Stale };
         }
-        if *ask.method == Method::HEAD {
+        if *ask.method == Method::HEAD && !control.only_if_cached {
             // A HEAD's response has no body to store; it is answered by a GET's entry or by upstream.
             return self.pass_head(ask, seen.why(who)).await;
         }
         for attempt in 0.. {
             let why = seen.why(who);
-            let primary: Arc<str> = key.split("##").next().unwrap_or_default().into();
-            let lookup: Arc<str> = key.as_str().into();
-            let order = self.order(ask, &lookup, &primary, base, who, control, seen.stale());
+            let order = self.order(ask, &sought, seen.stale());
+            let (lookup, primary) = (order.key.clone(), order.primary.clone());
             if control.only_if_cached {
-                return self.only_if_cached(ask, &order, now).await;
+                return self.only_if_cached(ask, &sought, now).await;
             }
             let policy = self.policy(ask.route);
-            let joins = policy.coalesce && !who.any() && !matches!(seen, Seen::Pass) && attempt < ATTEMPTS;
+            // Who wants validation may not be answered by what another found in Redis.
+            let shares = policy.coalesce && !who.any() && !control.no_cache;
+            let joins = shares && !matches!(seen, Seen::Pass) && attempt < ATTEMPTS;
             let as_of = self.core.log.position();
             let ticket = if joins {
                 let tags = &order.tags.ids;
@@ -235,7 +241,7 @@ impl Proxy {
                     }
                 }
                 Ticket::Wait(waiting) => match timeout(self.patience(), outcome(waiting)).await {
-                    Ok(progress) => self.waited(ask, progress, &key, &primary, why),
+                    Ok(progress) => self.waited(ask, &sought, &primary, progress, why),
                     Err(_) => Some(self.problem(Problem::Timeout, Some(why))),
                 },
             };
@@ -247,8 +253,8 @@ impl Proxy {
             }
             // What was waited for is not for this request: look again, as if it came now.
             now = self.core.clock.now();
-            key::build(policy, &keyed(ask), &mut key);
-            seen = self.look_in_memory(ask, who, control, &mut key, now);
+            key::build(policy, &keyed(ask), &mut sought.key);
+            seen = self.look_in_memory(ask, who, control, &mut sought.key, now);
             if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
                 let left = i64::try_from(*left).unwrap_or(i64::MAX);
                 let response = respond::from_entry(asked(ask, true), entry, Served::Hit(left, Tier::Memory), now);
@@ -278,7 +284,7 @@ impl Proxy {
 
     /// The response of a request that waited for another's fill; `None` when that is not for it: it was
     /// invalidated before this request came, it is another variant, or it can't be shared.
-    fn waited(&self, ask: &Ask<'_>, progress: Progress, key: &str, primary: &str, why: Why) -> Option<Done> {
+    fn waited(&self, ask: &Ask<'_>, sought: &Sought<'_>, primary: &str, progress: Progress, why: Why) -> Option<Done> {
         let now = self.core.clock.now();
         let mine = |entry: &Entry, variants: Option<&crate::vary::Variants>| {
             let own = match variants {
@@ -287,13 +293,14 @@ impl Proxy {
                     variants.extend_key(ask.headers, &mut own);
                     *entry.key == *own
                 }
-                None => *entry.key == *key,
+                None => *entry.key == *sought.key,
             };
             own && self.core.log.standing(&entry.stamp) != Standing::Invalid
         };
         match progress {
             Progress::Found(entry, origin) if mine(&entry, None) => {
-                Some(self.found(ask, &entry, origin, why, true, now))
+                let fresh = || matches!(self.verdict(ask.route, sought, &entry, now), Verdict::Fresh { .. });
+                (origin != Origin::Redis || fresh()).then(|| self.found(ask, &entry, origin, why, true, now))
             }
             Progress::Streaming(streaming) if mine(&streaming.head, streaming.variants.as_deref()) => {
                 let reader = streaming.spool.reader()?;
@@ -320,41 +327,33 @@ impl Proxy {
     }
 
     /// RFC 9111 section 5.2.1.7: a stored response or a 504.
-    async fn only_if_cached(&self, ask: &Ask<'_>, order: &Order, now: Timestamp) -> Done {
+    async fn only_if_cached(&self, ask: &Ask<'_>, sought: &Sought<'_>, now: Timestamp) -> Done {
         if let Some(shared) = &self.core.shared
-            && let Some(Stored::Entry(entry)) = shared.get(&order.key, order.route, now).await
+            && let Some(Stored::Entry(entry)) = shared.get(&sought.key, ask.route, now).await
+            && matches!(self.verdict(ask.route, sought, &entry, now), Verdict::Fresh { .. })
         {
-            let standing = self.core.log.standing(&entry.stamp);
-            let trusted = self.core.log.trusted(now);
-            let verdict = judge(&entry, self.policy(order.route), order.who, &order.control, standing, trusted, now);
-            if matches!(verdict, Verdict::Fresh { .. }) {
-                return self.found(ask, &entry, Origin::Redis, Why::NOTHING, false, now);
-            }
+            return self.found(ask, &entry, Origin::Redis, Why::NOTHING, false, now);
         }
         self.problem(Problem::OnlyIfCached, Some(Why::NOTHING))
     }
 
     /// Fetches a stale entry anew behind the client's back, unless somebody does already.
-    fn refresh(self: &Arc<Self>, ask: &Ask<'_>, who: Personal, key: &str, base: usize, stale: Arc<Entry>) {
-        let lookup: Arc<str> = key.into();
-        let Some(lead) = self.core.fills.try_lead(&lookup, self.core.log.position()) else { return };
-        let primary: Arc<str> = key.split("##").next().unwrap_or_default().into();
-        let control = CacheControl::default();
-        let order = self.order(ask, &lookup, &primary, base, who, &control, Some((stale, true)));
-        tokio::spawn(self.clone().fill(order, lead, None));
+    fn refresh(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought<'_>, stale: Arc<Entry>) {
+        let as_of = self.core.log.position();
+        if let Some(lead) = self.core.fills.try_lead(&sought.key.as_str().into(), as_of) {
+            let order = self.order(ask, sought, Some((stale, true)));
+            tokio::spawn(self.clone().fill(order, lead, None));
+        }
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn order(
-        &self,
-        ask: &Ask<'_>,
-        key: &Arc<str>,
-        primary: &Arc<str>,
-        base: usize,
-        who: Personal,
-        control: &CacheControl,
-        stale: Option<(Arc<Entry>, bool)>,
-    ) -> Order {
+    fn verdict(&self, route: usize, sought: &Sought<'_>, entry: &Entry, now: Timestamp) -> Verdict {
+        let (standing, trusted) = (self.core.log.standing(&entry.stamp), self.core.log.trusted(now));
+        judge(entry, self.policy(route), sought.who, sought.control, standing, trusted, now)
+    }
+
+    fn order(&self, ask: &Ask<'_>, sought: &Sought<'_>, stale: Option<(Arc<Entry>, bool)>) -> Order {
+        let Sought { who, control, ref key, base } = *sought;
+        let primary: Arc<str> = key.split("##").next().unwrap_or_default().into();
         let policy = self.policy(ask.route);
         let target = match policy.inputs {
             Inputs::All => ask.target.clone(),
@@ -362,14 +361,14 @@ impl Proxy {
         };
         let trusted = self.core.log.trusted(self.core.clock.now());
         Order {
-            key: key.clone(),
-            primary: primary.clone(),
+            key: key.as_str().into(),
+            tags: Tags::of_request(policy, &primary, base, ask.target.path(), ask.params),
+            primary,
             base,
             route: ask.route,
             target,
             request: ask.headers.clone(),
             outgoing: self.outgoing(ask, true),
-            tags: Tags::of_request(policy, primary, base, ask.target.path(), ask.params),
             who,
             stale,
             past_redis: control.no_cache || (policy.coherence == crate::config::Coherence::Strict && !trusted),

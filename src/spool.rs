@@ -130,6 +130,11 @@ impl Writer {
         state.whole || state.readers.iter().flatten().any(|s| !s.cut)
     }
 
+    /// Whether all of the body so far is kept.
+    pub fn is_whole(&self) -> bool {
+        self.shared.lock().whole
+    }
+
     async fn room(&self) -> bool {
         std::future::poll_fn(|cx| {
             let mut state = self.shared.lock();

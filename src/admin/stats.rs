@@ -14,7 +14,6 @@ use crate::freshness::{self, State};
 use crate::invalidation::table::Standing;
 use crate::metrics::RouteMetrics;
 use crate::proxy::Core;
-use crate::server::instance_name;
 use crate::words::Outcome;
 
 /// The outcomes that upstream was spared.
@@ -56,7 +55,7 @@ pub(crate) fn stats(core: &Arc<Core>, started: Instant, ready: bool) -> Value {
     let metrics = &core.metrics;
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "instance": instance_name(),
+        "instance": core.instance,
         "uptime_seconds": started.elapsed().as_secs_f64(),
         "ready": ready,
         "now_ms": now.0,

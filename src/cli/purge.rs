@@ -11,6 +11,7 @@ use http::Method;
 
 use super::client::{self, Connection};
 use super::{DONE, FAILED, WRONG, complain, reachable, say};
+use crate::freshness::LONGEST_LIFE;
 use crate::invalidation::Invalidation;
 use crate::invalidation::position::LogId;
 use crate::metrics::Metrics;
@@ -18,7 +19,6 @@ use crate::redis_tier::link::{Link, Names};
 use crate::server::instance_name;
 
 const PATIENCE: Duration = Duration::from_secs(5);
-const RETAIN: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Args)]
 pub(super) struct Purge {
@@ -74,7 +74,7 @@ impl Purge {
             return ExitCode::from(WRONG);
         }
         let done = match &self.redis {
-            Some(url) => client::block_on(self.into_log(url, &what)),
+            Some(url) => client::block_on(self.append_to_log(url, &what)),
             None => client::block_on(self.through_api(&what)),
         };
         match done {
@@ -104,7 +104,7 @@ impl Purge {
         }
     }
 
-    async fn into_log(&self, url: &str, what: &Invalidation) -> Result<String, String> {
+    async fn append_to_log(&self, url: &str, what: &Invalidation) -> Result<String, String> {
         let client = redis::Client::open(url)
             .map_err(|e| format!("--redis is not a URL that can be used ({e}): write redis://host:6379/0"))?;
         let connect = tokio::time::timeout(PATIENCE, client.get_multiplexed_async_connection()).await;
@@ -115,7 +115,7 @@ impl Purge {
         };
         let metrics = Arc::new(Metrics::new(&[]).map_err(|e| e.to_string())?);
         let names = Names::new(&self.namespace, "");
-        let link = Link::new(names, instance_name(), PATIENCE, RETAIN, metrics);
+        let link = Link::new(names, instance_name(), PATIENCE, LONGEST_LIFE, metrics);
         link.connected(connection);
         let appended =
             link.append(what, LogId::ZERO, None).await.map_err(|_| "Redis refused to append to the log".to_string())?;

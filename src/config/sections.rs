@@ -246,8 +246,8 @@ fn check_redis(url: &str) -> Result<(), String> {
             if host.is_empty() || host.starts_with(':') {
                 return Err("the URL of Redis has no host".to_owned());
             }
-            if !fragment.is_empty() && (scheme, fragment) != ("rediss", "insecure") {
-                return Err("the URL of Redis has a fragment; only rediss:// can have one, \"#insecure\"".to_owned());
+            if !fragment.is_empty() {
+                return Err("the URL of Redis can't have a fragment; its certificate is always verified".to_owned());
             }
             if path.is_empty() { Ok(()) } else { database(path) }
         }

@@ -60,11 +60,11 @@ pub struct Upstream {
     pub first_byte_timeout: Duration,
     /// Between two chunks of the response's body.
     pub idle_timeout: Duration,
-    /// Until the response's head, and for the whole of a response that is not streamed.
+    /// The default of `first_byte_timeout`, and the bound on reading the whole of a response that is to be stored.
     pub timeout: Duration,
     /// Connections open at a time.
     pub max_connections: usize,
-    /// Idle connections kept for the next request.
+    /// Idle connections kept for the next request, by each worker.
     pub max_idle: usize,
     /// What `Host` upstream sees.
     pub host: HostHeader,
@@ -187,7 +187,7 @@ pub struct InvalidationConfig {
     pub heartbeat: Duration,
     /// The most tags whose last invalidation is remembered.
     pub table_size: usize,
-    /// How long the log is kept; `None`: derived from the longest lifetime that the routes allow.
+    /// How long the log is kept; `None`: a day.
     pub retain: Option<Duration>,
 }
 

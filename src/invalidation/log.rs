@@ -198,7 +198,7 @@ impl InvalidationLog {
     pub(crate) fn applied(&self, id: LogId, previous: LogId, what: &Invalidation) -> Step {
         let step = self.change(|table, now| table.entry(id, previous, what, now));
         match step {
-            Step::Gap { .. } => self.metrics.log_gaps.inc(),
+            Step::Gap { .. } => {}
             Step::Applied => self.measure_lag(id),
             Step::Forked => self.broken(id, HorizonReason::RolledBack),
             Step::Known => {}
@@ -206,11 +206,17 @@ impl InvalidationLog {
         step
     }
 
-    /// Applies an entry that was read from the stream in order.
-    pub(crate) fn applied_next(&self, id: LogId, what: &Invalidation) {
-        if self.change(|table, now| table.next(id, what, now)) == Step::Applied {
+    /// Applies an entry that was read from the stream in order; `None` for one that can't be read, which
+    /// invalidates everything. Returns whether it was new.
+    pub(crate) fn applied_next(&self, id: LogId, what: Option<&Invalidation>) -> bool {
+        let step = self.change(|table, now| match what {
+            Some(what) => table.next(id, what, now),
+            None => table.unreadable(id, now),
+        });
+        if step == Step::Applied {
             self.measure_lag(id);
         }
+        step == Step::Applied
     }
 
     /// Begins to follow the stream, whose oldest entry's predecessor is `horizon`.

@@ -165,6 +165,12 @@ impl Table {
         self.entry(id, self.last, what, now)
     }
 
+    /// Passes an entry that can't be read: it may have named anything.
+    pub fn unreadable(&mut self, id: LogId, now: Timestamp) -> Step {
+        self.raise(Position::at(id), HorizonReason::Unreadable);
+        self.next(id, &Invalidation::default(), now)
+    }
+
     /// Applies an invalidation that is not in the log yet; it beats everything filled before this call and
     /// nothing after.
     pub fn local(&mut self, what: &Invalidation, now: Timestamp) -> Position {

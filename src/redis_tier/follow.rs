@@ -15,7 +15,6 @@ use redis::{AsyncConnectionConfig, Client, Msg, RedisError};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::link::{Chunk, Link, Unavailable};
-use crate::freshness::LONGEST_LIFE;
 use crate::invalidation::log::InvalidationLog;
 use crate::invalidation::position::LogId;
 use crate::invalidation::table::{HorizonReason, Step};
@@ -121,7 +120,6 @@ impl Follower {
         let mut complaints = Complaints::default();
         let mut beat = interval(self.heartbeat);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut beats: u64 = 0;
         loop {
             tokio::select! {
                 message = stream.next() => {
@@ -131,10 +129,6 @@ impl Follower {
                 }
                 _ = beat.tick() => {
                     sink = self.beat(sink, &mut stream, &mut heard_up_to, &mut complaints).await?;
-                    beats += 1;
-                    if beats.is_multiple_of(3600) {
-                        self.log.forget(LONGEST_LIFE);
-                    }
                 }
                 () = self.link.woken() => {
                     if !self.link.is_usable() || !self.log.flush_pending(&self.link).await {
@@ -215,9 +209,16 @@ impl Follower {
                 return self.catch_up().await;
             };
             *heard_up_to = (*heard_up_to).max(ring.id);
-            match self.log.applied(ring.id, ring.previous, &ring.what) {
+            let step = self.log.applied(ring.id, ring.previous, &ring.what);
+            if step != Step::Known && ring.origin != self.link.origin() {
+                self.metrics.invalidation(Source::Log, ring.what.scope());
+            }
+            match step {
                 Step::Applied | Step::Known => {}
-                Step::Gap { .. } => self.catch_up().await?,
+                Step::Gap { .. } => {
+                    self.metrics.log_gaps.inc();
+                    self.catch_up().await?;
+                }
                 Step::Forked => {
                     self.log.invalidate(Invalidation::all(), Source::Log).await;
                 }
@@ -287,13 +288,14 @@ impl Follower {
 
     fn apply(&self, id: LogId, fields: &[(String, Vec<u8>)]) {
         let entry = LogEntry::read(fields);
-        match entry.what {
-            Some(what) => self.log.applied_next(id, &what),
-            None => {
-                self.metrics.malformed(MalformedWhat::LogEntry);
-                tracing::warn!(%id, "an entry of the invalidation log can't be read: everything is invalidated");
-                self.log.applied_next(id, &Invalidation::all());
-            }
+        if entry.what.is_none() {
+            self.metrics.malformed(MalformedWhat::LogEntry);
+            tracing::warn!(%id, "an entry of the invalidation log can't be read: everything is invalidated");
+        }
+        let new = self.log.applied_next(id, entry.what.as_ref());
+        if let Some(what) = entry.what.filter(|_| new && !entry.begins && entry.origin != self.link.origin().as_bytes())
+        {
+            self.metrics.invalidation(Source::Log, what.scope());
         }
     }
 }
@@ -320,7 +322,9 @@ fn on_chain(last: LogId, chunk: &Chunk) -> Chain {
 }
 
 /// An entry of the stream.
-struct LogEntry {
+struct LogEntry<'f> {
+    /// Who appended it.
+    origin: &'f [u8],
     previous: Option<LogId>,
     /// It is the marker that begins a stream.
     begins: bool,
@@ -328,8 +332,8 @@ struct LogEntry {
     what: Option<Invalidation>,
 }
 
-impl LogEntry {
-    fn read(fields: &[(String, Vec<u8>)]) -> LogEntry {
+impl LogEntry<'_> {
+    fn read(fields: &[(String, Vec<u8>)]) -> LogEntry<'_> {
         let field = |name: &str| fields.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_slice());
         let previous = field("p").and_then(|p| std::str::from_utf8(p).ok()?.parse().ok());
         let begins = field("k") == Some(b"begin");
@@ -340,24 +344,25 @@ impl LogEntry {
             Some(message) => Invalidation::parse(message).ok(),
             None => None,
         };
-        LogEntry { previous, begins, what }
+        LogEntry { origin: field("o").unwrap_or_default(), previous, begins, what }
     }
 }
 
 /// An announcement: `id previous origin message`.
-struct Ring {
+struct Ring<'p> {
     id: LogId,
     previous: LogId,
+    origin: &'p str,
     what: Invalidation,
 }
 
-impl Ring {
-    fn parse(payload: &[u8]) -> Option<Ring> {
+impl Ring<'_> {
+    fn parse(payload: &[u8]) -> Option<Ring<'_>> {
         let mut parts = payload.splitn(4, |b| *b == b' ');
         let mut id = || std::str::from_utf8(parts.next()?).ok()?.parse().ok();
         let (id, previous) = (id()?, id()?);
-        let _origin = parts.next()?;
-        Some(Ring { id, previous, what: Invalidation::parse(parts.next()?).ok()? })
+        let origin = std::str::from_utf8(parts.next()?).ok()?;
+        Some(Ring { id, previous, origin, what: Invalidation::parse(parts.next()?).ok()? })
     }
 }
 
@@ -387,15 +392,16 @@ fn fraction() -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::link::Fields;
     use super::*;
 
     fn id(n: u64) -> LogId {
         LogId { ms: n, seq: 0 }
     }
-    fn entry(n: u64, fields: &[(&str, &str)]) -> (LogId, Vec<(String, Vec<u8>)>) {
+    fn entry(n: u64, fields: &[(&str, &str)]) -> (LogId, Fields) {
         (id(n), fields.iter().map(|(k, v)| (k.to_string(), v.as_bytes().to_vec())).collect())
     }
-    fn chunk(last: u64, found: bool, entries: Vec<(LogId, Vec<(String, Vec<u8>)>)>) -> Chunk {
+    fn chunk(last: u64, found: bool, entries: Vec<(LogId, Fields)>) -> Chunk {
         Chunk { last: id(last), found, entries }
     }
 
@@ -415,12 +421,12 @@ mod tests {
 
     #[test]
     fn entries_of_the_log_are_read_leniently_where_safe_and_refused_where_not() {
-        let read = |fields: &[(&str, &str)]| LogEntry::read(&entry(1, fields).1);
-        assert_eq!(read(&[("m", "user:1")]).what, Invalidation::parse(b"user:1").ok(), "somebody's own XADD");
-        assert!(read(&[("v", "2"), ("m", "user:1")]).what.is_none(), "a newer format");
-        assert!(read(&[("v", "1"), ("m", "{")]).what.is_none());
-        assert!(read(&[("v", "1")]).what.is_none());
-        assert!(read(&[("v", "1"), ("k", "begin"), ("m", "{}")]).what.is_some_and(|w| w.is_empty()));
+        let what = |fields: &[(&str, &str)]| LogEntry::read(&entry(1, fields).1).what;
+        assert_eq!(what(&[("m", "user:1")]), Invalidation::parse(b"user:1").ok(), "somebody's own XADD");
+        assert!(what(&[("v", "2"), ("m", "user:1")]).is_none(), "a newer format");
+        assert!(what(&[("v", "1"), ("m", "{")]).is_none());
+        assert!(what(&[("v", "1")]).is_none());
+        assert!(what(&[("v", "1"), ("k", "begin"), ("m", "{}")]).is_some_and(|w| w.is_empty()));
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Link {
         &self.names
     }
 
+    /// Who this instance is, in the log.
+    pub(super) fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// Whether entries may be read.
     pub fn is_trusted(&self) -> bool {
         self.trusted.load(Ordering::Acquire)
@@ -132,7 +137,7 @@ impl Link {
     }
 
     /// Appends to the log. `floor` is the newest id that this instance has seen; `heard_up_to` asks for
-    /// de-duplication, see [`scripts::APPEND`].
+    /// de-duplication, see `scripts.rs`.
     pub async fn append(
         &self,
         what: &Invalidation,
@@ -157,7 +162,7 @@ impl Link {
     pub(super) async fn read(&self, from: LogId, count: usize) -> Result<Chunk, Unavailable> {
         let mut call = self.read.prepare_invoke();
         call.key(&self.names.log).arg(from.to_string()).arg(count).arg(&self.origin);
-        let raw: (String, i64, Vec<(String, Vec<(String, Vec<u8>)>)>) =
+        let raw: (String, i64, Vec<(String, Fields)>) =
             self.run(Command::Read, |mut c| async move { call.invoke_async(&mut c).await }).await?;
         let last = raw.0.parse().map_err(|_| Unavailable)?;
         let entries = raw.2.into_iter().filter_map(|(id, fields)| Some((id.parse().ok()?, fields))).collect();
@@ -254,6 +259,9 @@ fn lost_its_master(error: &RedisError) -> bool {
     matches!(error.code(), Some("READONLY" | "LOADING" | "MASTERDOWN" | "CLUSTERDOWN"))
 }
 
+/// An entry's fields, as the stream holds them.
+pub(super) type Fields = Vec<(String, Vec<u8>)>;
+
 /// A part of the log, as it was read.
 pub(super) struct Chunk {
     /// The stream's last generated id.
@@ -261,5 +269,5 @@ pub(super) struct Chunk {
     /// Whether the id that was read from is still in the stream.
     pub found: bool,
     /// The entries after it, with their fields.
-    pub entries: Vec<(LogId, Vec<(String, Vec<u8>)>)>,
+    pub entries: Vec<(LogId, Fields)>,
 }

@@ -24,7 +24,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{interval, sleep, timeout};
 
 use crate::clock::Clock;
 use crate::coalesce::Fills;
@@ -32,7 +32,7 @@ use crate::config::Config;
 use crate::forward::Peer;
 use crate::freshness::LONGEST_LIFE;
 use crate::invalidation::log::InvalidationLog;
-use crate::metrics::Metrics;
+use crate::metrics::{MalformedWhat, Metrics};
 use crate::proxy::{Core, Proxy};
 use crate::redis_tier::follow::Follower;
 use crate::redis_tier::link::{Link, Names};
@@ -45,6 +45,8 @@ use guard::Guarded;
 const BACKLOG: i32 = 4096;
 /// After an error of accept (out of file descriptors, mostly) it is tried again so much later.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// How often what no living entry can be older than is dropped from the log's table.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
 const MAX_STREAMS: u32 = 250;
 /// How long the log is kept where `invalidation.retain` says nothing: an instance that was away for longer
 /// starts cold.
@@ -98,7 +100,8 @@ impl Server {
         let metrics = Metrics::new(&names).map_err(|e| StartError(format!("metrics can't be set up: {e}")))?;
         let metrics = Arc::new(metrics);
         let tls = upstream::tls(&config.upstream.url).map_err(StartError)?;
-        let (client, link) = redis_link(&config, &metrics)?;
+        let instance = instance_name();
+        let (client, link) = redis_link(&config, &instance, &metrics)?;
 
         let listener = listen(config.listen.proxy, "listen.proxy")?;
         let admin = listen(config.listen.admin, "listen.admin")?;
@@ -114,6 +117,7 @@ impl Server {
         ));
         let largest = config.routes.iter().map(|r| r.max_object).max().unwrap_or(0);
         let core = Arc::new(Core {
+            instance,
             routes,
             memory: Memory::new(config.store.memory, largest, metrics.clone()),
             shared: link.clone().map(|link| Shared::new(link, log.clone(), metrics.clone())),
@@ -195,6 +199,7 @@ impl Drop for Server {
 
 fn redis_link(
     config: &Config,
+    instance: &str,
     metrics: &Arc<Metrics>,
 ) -> Result<(Option<redis::Client>, Option<Arc<Link>>), StartError> {
     let Some(url) = &config.store.redis else { return Ok((None, None)) };
@@ -206,18 +211,14 @@ fn redis_link(
     let client = redis::Client::open(info.set_tcp_settings(tcp)).map_err(bad)?;
     let names = Names::new(&config.store.namespace, &config.invalidation.channel);
     let retain = config.invalidation.retain.unwrap_or(RETAIN).min(LONGEST_LIFE);
-    let link = Link::new(names, instance_name(), config.store.redis_timeout, retain, metrics.clone());
+    let link = Link::new(names, instance.into(), config.store.redis_timeout, retain, metrics.clone());
     Ok((Some(client), Some(Arc::new(link))))
 }
 
-/// A name for this process, in the log and on the admin page.
+/// A new name for an instance, in the log and on the admin page.
 pub fn instance_name() -> String {
-    static NAME: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    NAME.get_or_init(|| {
-        use std::hash::{BuildHasher, RandomState};
-        format!("{:08x}", RandomState::new().hash_one(std::process::id()) >> 32)
-    })
-    .clone()
+    use std::hash::{BuildHasher, RandomState};
+    format!("{:08x}", RandomState::new().hash_one(std::process::id()) >> 32)
 }
 
 fn listen(address: SocketAddr, what: &str) -> Result<StdListener, StartError> {
@@ -253,6 +254,7 @@ async fn control(
     follower: Option<Follower>,
     mut phase: watch::Receiver<Phase>,
 ) {
+    let log = core.log.clone();
     if let Some(follower) = follower {
         tokio::spawn(follower.run());
     }
@@ -262,7 +264,13 @@ async fn control(
         }
         Err(error) => tracing::error!(%error, "the admin listener can't be used"),
     }
-    let _ = phase.wait_for(|p| *p == Phase::Stopped).await;
+    let mut hourly = interval(FORGET_EVERY);
+    loop {
+        tokio::select! {
+            _ = hourly.tick() => log.forget(LONGEST_LIFE),
+            _ = phase.wait_for(|p| *p == Phase::Stopped) => return,
+        }
+    }
 }
 
 async fn work(proxy: Arc<Proxy>, listener: StdListener, slots: Arc<Semaphore>, mut phase: watch::Receiver<Phase>) {
@@ -359,10 +367,10 @@ async fn serve_http1(proxy: &Arc<Proxy>, stream: TcpStream, peer: Peer, mut phas
         .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
-        done = connection.as_mut() => return told(done),
+        done = connection.as_mut() => return told(proxy, done),
         _ = phase.wait_for(|p| *p != Phase::Serving) => connection.as_mut().graceful_shutdown(),
     }
-    told(connection.await);
+    told(proxy, connection.await);
 }
 
 async fn serve_http2(proxy: &Arc<Proxy>, stream: TcpStream, peer: Peer, mut phase: watch::Receiver<Phase>) {
@@ -378,10 +386,10 @@ async fn serve_http2(proxy: &Arc<Proxy>, stream: TcpStream, peer: Peer, mut phas
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
-        done = connection.as_mut() => return told(done),
+        done = connection.as_mut() => return told(proxy, done),
         _ = phase.wait_for(|p| *p != Phase::Serving) => connection.as_mut().graceful_shutdown(),
     }
-    told(connection.await);
+    told(proxy, connection.await);
 }
 
 async fn answer(
@@ -394,8 +402,12 @@ async fn answer(
     Ok(proxy.handle(request, peer, ambiguous).await)
 }
 
-fn told(done: hyper::Result<()>) {
+fn told(proxy: &Proxy, done: hyper::Result<()>) {
     if let Err(error) = done {
+        // The parser has answered with 400, 414 or 431 and closed the connection.
+        if error.is_parse() {
+            proxy.core.metrics.malformed(MalformedWhat::Request);
+        }
         tracing::debug!(%error, "a connection ended early");
     }
 }

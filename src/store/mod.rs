@@ -62,7 +62,8 @@ impl Shared {
     /// Stores an entry, and under its primary key what it varies by.
     pub async fn put(&self, entry: &Entry, variants: Option<(&str, &Variants)>, now: Timestamp) -> bool {
         let age = now.since(entry.birth);
-        let life = Duration::from_millis(entry.lifetime.whole().saturating_sub(age).max(revalidation_life(entry)));
+        let left = entry.lifetime.whole().saturating_sub(age);
+        let life = Duration::from_millis(left.saturating_add(for_revalidation(entry)).max(1));
         if let Some((primary, variants)) = variants
             && self.link.set(primary, record::encode_variants(primary, variants), life).await.is_err()
         {
@@ -72,7 +73,7 @@ impl Shared {
     }
 }
 
-/// An entry that can be revalidated is worth keeping for a while after its freshness.
-fn revalidation_life(entry: &Entry) -> u64 {
-    if crate::admission::has_validator(&entry.headers) { millis(Duration::from_secs(60)) } else { 1 }
+/// How much longer an entry is kept because it can be revalidated, in milliseconds.
+fn for_revalidation(entry: &Entry) -> u64 {
+    if crate::admission::has_validator(&entry.headers) { millis(Duration::from_secs(60)) } else { 0 }
 }

@@ -303,3 +303,35 @@ async fn what_is_stored_for_all_answers_a_personal_request_only_when_it_says_tha
     assert_eq!(proxy.get_with("/plain", &[("cookie", "me=1")]).await.body, "for \"me=1\"");
     assert!(proxy.get("/plain").await.is_hit("memory"), "and its own answer replaced nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_304_that_says_private_ends_the_sharing() {
+    let origin = Origin::start(|seen| async move {
+        if seen.header("if-none-match").is_empty() {
+            return with(ok("body"), &[("etag", "\"1\""), ("cache-control", "max-age=10")]);
+        }
+        with(status(304), &[("etag", "\"1\""), ("cache-control", "private, max-age=600")])
+    })
+    .await;
+    let proxy = Instance::start(&origin, "");
+    proxy.fill("/a").await;
+    proxy.clock.advance(Duration::from_secs(11));
+    let once = proxy.fill("/a").await;
+    assert_eq!((once.status, once.body.as_str()), (200, "body"));
+    assert!(!proxy.get("/a").await.is_hit("memory"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_to_be_stored_must_be_complete_in_time() {
+    let gate = Gate::closed();
+    let origin = crate::support::trickling(gate.clone()).await;
+    let proxy = Instance::in_front_of(origin, "[upstream]\ntimeout = \"300ms\"\n");
+    let cut = tokio::spawn(async move {
+        let text = proxy.raw("GET /a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").await;
+        (text, proxy.metric("not_stored_total{reason=\"incomplete\",route=\"default\"}").await)
+    });
+    let (text, counted) = cut.await.unwrap();
+    assert!(text.contains("max-age=60") && !text.ends_with("0\r\n\r\n"), "cut off: {text:?}");
+    assert_eq!(counted, 1.0);
+    gate.open(10);
+}

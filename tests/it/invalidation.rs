@@ -296,3 +296,15 @@ async fn a_client_that_goes_away_during_its_write_does_not_part_the_write_from_i
     gate.open(1);
     eventually("invalidated", || async { !proxy.get("/a").await.is_hit("memory") }).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_offers_an_upgrade_invalidates_like_any_other() {
+    let origin = Origin::counting("max-age=600").await;
+    let proxy = Instance::start(&origin, "");
+    for protocol in ["h2c", "websocket"] {
+        proxy.fill("/a").await;
+        assert!(proxy.get("/a").await.is_hit("memory"));
+        proxy.send(Method::PUT, "/a", &[("connection", "upgrade"), ("upgrade", protocol)], "").await;
+        assert!(!proxy.get("/a").await.is_hit("memory"), "{protocol}");
+    }
+}

@@ -438,3 +438,57 @@ async fn a_strict_route_serves_nothing_it_can_not_be_sure_of_and_a_bounded_one_d
     assert!(refused.cache_status().contains("detail=untrusted"), "{}", refused.cache_status());
     assert!(a.get("/b/1").await.is_hit("memory"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_entry_from_redis_stands_in_for_an_upstream_that_fails() {
+    let redis = Redis::start().await;
+    let broken = Arc::new(AtomicBool::new(false));
+    let is_broken = broken.clone();
+    let origin = Origin::start(move |_| {
+        let broken = is_broken.load(Ordering::SeqCst);
+        async move {
+            if broken {
+                crate::support::status(503)
+            } else {
+                with(ok("good"), &[("cache-control", "max-age=10, stale-while-revalidate=60")])
+            }
+        }
+    })
+    .await;
+    let a = instance(&origin, &redis).await;
+    fill_both(&a, &redis, "/users/1", "user:1").await;
+    broken.store(true, Ordering::SeqCst);
+    let b = instance(&origin, &redis).await;
+    b.clock.advance(Duration::from_secs(20));
+    let masked = b.get("/users/1").await;
+    assert_eq!((masked.status, masked.body.as_str()), (200, "good"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_instance_logged_is_counted_by_its_source_and_no_gap_is_seen_where_there_is_none() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let (a, b) = (instance(&origin, &redis).await, instance(&origin, &redis).await);
+    for n in 0..50 {
+        let message = format!("t{n}");
+        tokio::join!(a.purge(&message), b.purge(&message));
+    }
+    for proxy in [&a, &b] {
+        let logged = || async { proxy.metric("invalidations_total{scope=\"tag\",source=\"log\"}").await };
+        eventually("all heard", || async { logged().await == 50.0 }).await;
+        assert_eq!(proxy.metric("invalidation_log_gaps_total").await, 0.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_redis_is_away_memory_goes_on_beyond_its_shorter_limit() {
+    let mut redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let text = config(&redis, "").replace("[store]", "[store]\nmemory_ttl_max = \"5s\"");
+    let a = Instance::start(&origin, &text).with_redis_up().await;
+    fill_both(&a, &redis, "/users/1", "user:1").await;
+    redis.kill();
+    a.redis_is_down().await;
+    a.clock.advance(Duration::from_secs(6));
+    assert!(a.get("/users/1").await.is_hit("memory"));
+}

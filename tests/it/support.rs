@@ -592,3 +592,24 @@ impl Instance {
         lines.get(format!("asidecar_{series}").as_str()).map_or(0.0, |v| v.parse().unwrap())
     }
 }
+
+/// An origin that announces a storable chunked response, sends one chunk, and the rest when the gate opens.
+pub async fn trickling(gate: Gate) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let gate = gate.clone();
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request).await;
+                let head =
+                    "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+                let _ = stream.write_all(head.as_bytes()).await;
+                gate.pass().await;
+                let _ = stream.write_all(b"0\r\n\r\n").await;
+            });
+        }
+    });
+    address
+}
