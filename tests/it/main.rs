@@ -14,6 +14,7 @@ mod support;
 
 mod admin;
 mod caching;
+mod commands;
 mod dashboards;
 mod invalidation;
 mod keys_and_routes;
