@@ -67,7 +67,7 @@ impl Running {
         let upstream = format!("http://{upstream}");
         let ports = [("ASIDECAR_LISTEN__PROXY", ANY_PORT), ("ASIDECAR_LISTEN__ADMIN", ANY_PORT)];
         let running = Running::start(&["run", "--upstream", &upstream], &[&ports[..], env].concat());
-        running.until_logged("serving").await;
+        running.until_logged(" admin=http://").await;
         let log = running.err.lock().unwrap().clone();
         let address = |name: &str| {
             let (_, rest) = log.split_once(&format!("{name}=http://")).unwrap_or_else(|| panic!("no {name} in {log}"));

@@ -20,3 +20,4 @@ mod invalidation;
 mod keys_and_routes;
 mod proxying;
 mod redis;
+mod wire;
