@@ -213,6 +213,9 @@ impl Proxy {
         let metrics = &self.core.metrics.routes[route];
         let began = Instant::now();
         let outcome = self.upstream.send(out).await;
+        self.core
+            .upstream_answers
+            .set(!matches!(outcome, Err(Problem::Unreachable | Problem::Timeout | Problem::Broken)));
         match &outcome {
             Ok(response) => {
                 metrics.upstream(StatusClass::of(response.status()));

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
@@ -60,6 +61,26 @@ pub struct Core {
     pub metrics: Arc<Metrics>,
     /// The clock.
     pub clock: Clock,
+    /// Whether the last request sent upstream was answered; empty before the first.
+    pub upstream_answers: LastSeen,
+}
+
+/// Yes, no, or not known yet; set and read by any thread.
+#[derive(Debug, Default)]
+pub struct LastSeen(AtomicU8);
+
+impl LastSeen {
+    /// Notes what happened last.
+    pub fn set(&self, yes: bool) {
+        self.0.store(1 + u8::from(yes), Ordering::Relaxed);
+    }
+    /// What happened last.
+    pub fn get(&self) -> Option<bool> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            n => Some(n == 2),
+        }
+    }
 }
 
 /// One worker's proxy: what is shared, and its own way upstream.
@@ -148,7 +169,7 @@ impl Proxy {
         let base = key::build(self.policy(ask.route), &keyed(ask), &mut key);
         let seen = self.look_in_memory(ask, who, control, &mut key, now);
         if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
-            entry.hits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            entry.hits.fetch_add(1, Ordering::Relaxed);
             let left = i64::try_from(*left).unwrap_or(i64::MAX);
             let response = respond::from_entry(asked(ask, false), entry, Served::Hit(left, Tier::Memory), now);
             return Done { response, outcome: Outcome::HitMemory };

@@ -31,6 +31,15 @@ pub(crate) fn redis_state(core: &Core) -> &'static str {
     }
 }
 
+/// `up` or `down` as the last request found it, `unknown` before the first.
+fn upstream_state(core: &Core) -> &'static str {
+    match core.upstream_answers.get() {
+        None => "unknown",
+        Some(true) => "up",
+        Some(false) => "down",
+    }
+}
+
 /// Whether upstream accepts a connection within a second.
 pub(crate) async fn reach(upstream: &Upstream) -> bool {
     let url = &upstream.url;
@@ -89,7 +98,7 @@ pub(crate) fn stats(core: &Arc<Core>, started: Instant, ready: bool) -> Value {
             "horizon_moves": metrics.horizon_moves(),
             "tags": core.log.tags(),
         },
-        "upstream": {"url": core.config.upstream.url.to_string(), "state": "unknown"},
+        "upstream": {"url": core.config.upstream.url.to_string(), "state": upstream_state(core)},
     })
 }
 

@@ -33,7 +33,7 @@ use crate::forward::Peer;
 use crate::freshness::LONGEST_LIFE;
 use crate::invalidation::log::InvalidationLog;
 use crate::metrics::{MalformedWhat, Metrics};
-use crate::proxy::{Core, Proxy};
+use crate::proxy::{Core, LastSeen, Proxy};
 use crate::redis_tier::follow::Follower;
 use crate::redis_tier::link::{Link, Names};
 use crate::route::Routes;
@@ -126,6 +126,7 @@ impl Server {
             metrics: metrics.clone(),
             clock,
             config,
+            upstream_answers: LastSeen::default(),
         });
         let follower = client.zip(link).map(|(client, link)| Follower {
             client,

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use crate::entry::{Entry, Stored};
@@ -67,7 +67,8 @@ impl Memory {
             self.cache.remove(&*key);
             return false;
         }
-        self.cache.insert(key, stored);
+        let mut inserting = Inserting { key: Some(key.clone()) };
+        self.cache.insert_with_lifecycle(key, stored, &mut inserting);
         true
     }
 
@@ -130,11 +131,19 @@ struct CountEvictions {
     metrics: Arc<Metrics>,
 }
 
-impl Lifecycle<Arc<str>, Stored> for CountEvictions {
-    type RequestState = <DefaultLifecycle<Arc<str>, Stored> as Lifecycle<Arc<str>, Stored>>::RequestState;
+/// The key that is being inserted: what stood under it is replaced, not evicted.
+#[derive(Default)]
+struct Inserting {
+    key: Option<Arc<str>>,
+}
 
-    fn on_evict(&self, _: &mut Self::RequestState, _: Arc<str>, _: Stored) {
-        self.metrics.evicted(Eviction::Size);
+impl Lifecycle<Arc<str>, Stored> for CountEvictions {
+    type RequestState = Inserting;
+
+    fn on_evict(&self, inserting: &mut Inserting, key: Arc<str>, _: Stored) {
+        if inserting.key.as_ref() != Some(&key) {
+            self.metrics.evicted(Eviction::Size);
+        }
     }
 }
 
@@ -172,6 +181,15 @@ mod tests {
         assert!(m.put("a".into(), Stored::Pass { until: Timestamp(1) }));
         assert!(!m.put("a".repeat(500).into(), Stored::Pass { until: Timestamp(1) }));
         assert_eq!(m.metrics.evictions(), 1);
+    }
+
+    #[test]
+    fn what_is_replaced_is_not_counted_as_evicted() {
+        let m = memory(100_000, 1000);
+        for n in 0..100 {
+            m.put("the same".into(), Stored::Pass { until: Timestamp(n) });
+        }
+        assert_eq!(m.metrics.evictions(), 0);
     }
 
     #[test]
