@@ -15,6 +15,8 @@ words! {
         Malformed => "malformed",
         /// The request's target is longer than `listen.max_uri`.
         UriTooLong => "uri_too_long",
+        /// The request's head is larger than `listen.max_header`.
+        HeadTooLarge => "head_too_large",
         /// The request's body is larger than `listen.max_body`.
         BodyTooLarge => "body_too_large",
         /// A method that no reverse proxy serves.
@@ -42,6 +44,7 @@ impl Problem {
         match self {
             Problem::Malformed | Problem::ClientGone => StatusCode::BAD_REQUEST,
             Problem::UriTooLong => StatusCode::URI_TOO_LONG,
+            Problem::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Problem::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Problem::MethodNotServed => StatusCode::METHOD_NOT_ALLOWED,
             Problem::Unreachable | Problem::Broken => StatusCode::BAD_GATEWAY,
@@ -56,6 +59,7 @@ impl Problem {
         match self {
             Problem::Malformed => "The request is malformed or ambiguous.",
             Problem::UriTooLong => "The request's target is too long.",
+            Problem::HeadTooLarge => "The request's header section is too large.",
             Problem::BodyTooLarge => "The request's content is too large.",
             Problem::MethodNotServed => "This method is not served here.",
             Problem::ClientGone => "The request's content ended early.",
@@ -78,7 +82,7 @@ impl Problem {
 
     /// Whether the connection can't be used for another request: its framing is in doubt.
     fn closes(self) -> bool {
-        matches!(self, Problem::Malformed | Problem::BodyTooLarge | Problem::ClientGone)
+        matches!(self, Problem::Malformed | Problem::HeadTooLarge | Problem::BodyTooLarge | Problem::ClientGone)
     }
 
     /// The response.

@@ -622,6 +622,11 @@ fn screen<'p>(parts: &'p http::request::Parts, ambiguous: bool, limits: &Listen)
     if length > limits.max_uri {
         return Err(Problem::UriTooLong);
     }
+    // The library's own limit is that of its buffer, which a head that comes in one piece may exceed.
+    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if (length + fields) as u64 > limits.max_header {
+        return Err(Problem::HeadTooLarge);
+    }
     // Before anything of it goes upstream; one that does not announce its length is cut when it grows too large.
     if limits.max_body > 0 && admission::content_length(&parts.headers).is_some_and(|l| l > limits.max_body) {
         return Err(Problem::BodyTooLarge);

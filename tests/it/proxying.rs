@@ -524,6 +524,22 @@ async fn a_head_larger_than_allowed_is_a_431_and_goes_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_large_head_is_refused_however_it_arrives() {
+    let origin = Origin::counting("").await;
+    let proxy = Instance::start(&origin, "");
+    let limit = proxy.server.core.config.listen.max_header;
+    for over in [100, 4000, 8000, 16000, 32000] {
+        let field = "a".repeat(usize::try_from(limit).unwrap() + over);
+        let got = proxy.raw(&format!("GET /a HTTP/1.1\r\nHost: a\r\nX-A: {field}\r\n\r\n")).await;
+        assert!(got.starts_with("HTTP/1.1 431"), "{over} over: {got}");
+    }
+    let mut two = http2(&proxy).await;
+    let field = "a".repeat(usize::try_from(limit).unwrap() + 100);
+    assert_eq!(send2(&mut two, Method::GET, "/a", &[("x-a", &field)], "").await.status, 431);
+    assert_eq!(origin.calls(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ambiguous_framing_is_a_400_and_nothing_of_it_goes_upstream() {
     let origin = Origin::counting("").await;
     let proxy = Instance::start(&origin, "");
