@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | the request's way, all of it | [`proxy`] | nothing: what comes after what |
 //! | accept, drain; ambiguous framing | [`server`], [`server::guard`] | who gets in |
+//! | the first look: malformed, too large | [`screen`](mod@screen) | what gets no further |
 //! | find the route | [`route`], [`template`] | the most specific match, and its parameters |
 //! | look up, bypass or write? | [`admission::plan`] | what is done with a request |
 //! | build the key | [`key`], [`vary`] | what identifies a response |
@@ -48,6 +49,7 @@ pub mod coalesce;
 pub mod conditional;
 pub mod config;
 pub mod control;
+pub mod core;
 pub mod entry;
 pub mod fill;
 pub mod forward;
@@ -60,6 +62,7 @@ pub mod proxy;
 pub mod redis_tier;
 pub mod respond;
 pub mod route;
+pub mod screen;
 pub mod server;
 pub mod spool;
 pub mod store;

@@ -3,12 +3,11 @@
 //! `screen` → `route` → `plan` → `key` → `look up` → (`join or lead a fill`) → `respond`. What is decided at
 //! each step is decided by the module of that name; this file only says what comes after what.
 
-use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::CONTENT_LENGTH;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Version};
 use hyper::body::Incoming;
@@ -17,71 +16,29 @@ use tokio::time::timeout;
 
 use crate::admission::{self, Personal, Plan};
 use crate::body::{Body, RequestBody, Upload};
-use crate::clock::{Clock, Timestamp};
-use crate::coalesce::{Fills, Origin, Progress, Ticket, outcome};
-use crate::config::{Config, Inputs, Listen, RoutePolicy};
+use crate::clock::Timestamp;
+use crate::coalesce::{Origin, Progress, Ticket, outcome};
+use crate::config::{Inputs, RoutePolicy};
 use crate::control::CacheControl;
+use crate::core::Core;
 use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
 use crate::fill::{Answer, Order};
 use crate::forward::{self, Peer};
 use crate::invalidation::Source;
-use crate::invalidation::log::InvalidationLog;
 use crate::invalidation::table::Standing;
 use crate::key::{self, Keyed};
-use crate::metrics::{MalformedWhat, Metrics};
+use crate::metrics::MalformedWhat;
 use crate::problem::Problem;
 use crate::respond::{self, Asked, Confirmed, Served, Why};
-use crate::route::{MethodClass, Params, Routes};
+use crate::route::{MethodClass, Params};
+use crate::screen::{control_of, screen, without_port};
 use crate::store::Shared;
-use crate::store::memory::Memory;
 use crate::upstream::{Outgoing, Upstream};
 use crate::words::{Bypass, Forward, Outcome, Tier};
 use crate::write::{self, Fact, Written};
 
 /// So often a request looks again when what it waited for turned out not to be for it, before it goes alone.
 const ATTEMPTS: usize = 3;
-
-/// What all workers share.
-pub struct Core {
-    /// The instance's name, in the log and on the admin page.
-    pub instance: String,
-    /// The configuration.
-    pub config: Config,
-    /// Its routes, ready to match.
-    pub routes: Routes,
-    /// The memory tier.
-    pub memory: Memory,
-    /// The Redis tier.
-    pub shared: Option<Shared>,
-    /// The invalidation log.
-    pub log: Arc<InvalidationLog>,
-    /// The fills in flight.
-    pub fills: Arc<Fills>,
-    /// The metrics.
-    pub metrics: Arc<Metrics>,
-    /// The clock.
-    pub clock: Clock,
-    /// Whether the last request sent upstream was answered; empty before the first.
-    pub upstream_answers: LastSeen,
-}
-
-/// Yes, no, or not known yet; set and read by any thread.
-#[derive(Debug, Default)]
-pub struct LastSeen(AtomicU8);
-
-impl LastSeen {
-    /// Notes what happened last.
-    pub fn set(&self, yes: bool) {
-        self.0.store(1 + u8::from(yes), Ordering::Relaxed);
-    }
-    /// What happened last.
-    pub fn get(&self) -> Option<bool> {
-        match self.0.load(Ordering::Relaxed) {
-            0 => None,
-            n => Some(n == 2),
-        }
-    }
-}
 
 /// One worker's proxy: what is shared, and its own way upstream.
 pub struct Proxy {
@@ -604,77 +561,6 @@ impl Seen {
             _ => None,
         }
     }
-}
-
-/// Refuses what is malformed, ambiguous or too large, and returns the host that was asked for, in lower case.
-fn screen<'p>(parts: &'p http::request::Parts, ambiguous: bool, limits: &Listen) -> Result<Cow<'p, str>, Problem> {
-    if ambiguous {
-        return Err(Problem::Malformed);
-    }
-    if parts.method == Method::CONNECT {
-        return Err(Problem::MethodNotServed);
-    }
-    // RFC 9112 section 3.2.3: a bare authority is CONNECT's alone.
-    if parts.uri.scheme().is_none() && parts.uri.authority().is_some() {
-        return Err(Problem::Malformed);
-    }
-    let length = parts.uri.path_and_query().map_or(1, |t| t.as_str().len());
-    if length > limits.max_uri {
-        return Err(Problem::UriTooLong);
-    }
-    // The library's own limit is that of its buffer, which a head that comes in one piece may exceed.
-    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if (length + fields) as u64 > limits.max_header {
-        return Err(Problem::HeadTooLarge);
-    }
-    // Before anything of it goes upstream; one that does not announce its length is cut when it grows too large.
-    if limits.max_body > 0 && admission::content_length(&parts.headers).is_some_and(|l| l > limits.max_body) {
-        return Err(Problem::BodyTooLarge);
-    }
-    if forward::loops(&parts.headers) {
-        return Err(Problem::Malformed);
-    }
-    // RFC 9112 section 6.3: both lengths are an attempt at smuggling.
-    if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
-        return Err(Problem::Malformed);
-    }
-    // RFC 9112 section 3.2: exactly one Host, and the target's authority wins over it.
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let field = match (hosts.next(), hosts.next()) {
-        (_, Some(_)) => return Err(Problem::Malformed),
-        (Some(host), None) => Some(host.to_str().map_err(|_| Problem::Malformed)?),
-        (None, None) => None,
-    };
-    let host = match (parts.uri.authority(), field) {
-        (Some(authority), _) => authority.as_str(),
-        (None, Some(host)) => host,
-        (None, None) if parts.version == Version::HTTP_10 => "",
-        (None, None) => return Err(Problem::Malformed),
-    };
-    let odd =
-        |b: u8| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%'));
-    if host.bytes().any(odd) || host.len() > 255 {
-        return Err(Problem::Malformed);
-    }
-    Ok(if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() })
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rfind(':') {
-        Some(at) if !host[at..].contains(']') => &host[..at],
-        _ => host,
-    }
-}
-
-fn control_of(headers: &HeaderMap) -> CacheControl {
-    let mut control =
-        if headers.contains_key(CACHE_CONTROL) { CacheControl::of(headers) } else { CacheControl::default() };
-    // RFC 9111 section 5.4: without Cache-Control, Pragma: no-cache counts as no-cache.
-    if !headers.contains_key(CACHE_CONTROL) {
-        control.no_cache =
-            headers.get(http::header::PRAGMA).is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"no-cache"));
-    }
-    control
 }
 
 fn asked<'r>(ask: &Ask<'r>, collapsed: bool) -> Asked<'r> {

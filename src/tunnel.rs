@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::body::{Body, Fetched};
 use crate::config::Upstream;
-use crate::proxy::Core;
+use crate::core::Core;
 use crate::respond::{self, Why};
 
 /// A tunnel through which nothing went for so long is closed.

@@ -24,10 +24,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::core::Core;
 use crate::invalidation::log::Logged;
 use crate::invalidation::{Invalidation, MAX_MESSAGE, Source};
 use crate::metrics::MalformedWhat;
-use crate::proxy::Core;
 use crate::server::Phase;
 
 const MAX_CONNECTIONS: usize = 64;

@@ -9,11 +9,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::config::Upstream;
+use crate::core::Core;
 use crate::entry::Entry;
 use crate::freshness::{self, State};
 use crate::invalidation::table::Standing;
 use crate::metrics::RouteMetrics;
-use crate::proxy::Core;
 use crate::words::Outcome;
 
 /// The outcomes that upstream was spared.

@@ -1,0 +1,145 @@
+//! The first look at a request: what is malformed, ambiguous or too large gets no further, and nothing of it goes
+//! upstream. Pure; what only the bytes on the wire show is found by [`crate::server::guard`].
+
+use std::borrow::Cow;
+
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, PRAGMA, TRANSFER_ENCODING};
+use http::{HeaderMap, Method, Version};
+
+use crate::admission;
+use crate::config::Listen;
+use crate::control::CacheControl;
+use crate::forward;
+use crate::problem::Problem;
+
+/// Refuses what is malformed, ambiguous or too large, and returns the host that was asked for, in lower case.
+pub fn screen<'p>(parts: &'p http::request::Parts, ambiguous: bool, limits: &Listen) -> Result<Cow<'p, str>, Problem> {
+    if ambiguous {
+        return Err(Problem::Malformed);
+    }
+    if parts.method == Method::CONNECT {
+        return Err(Problem::MethodNotServed);
+    }
+    // RFC 9112 section 3.2.3: a bare authority is CONNECT's alone.
+    if parts.uri.scheme().is_none() && parts.uri.authority().is_some() {
+        return Err(Problem::Malformed);
+    }
+    let length = parts.uri.path_and_query().map_or(1, |t| t.as_str().len());
+    if length > limits.max_uri {
+        return Err(Problem::UriTooLong);
+    }
+    // The library's own limit is that of its buffer, which a head that comes in one piece may exceed.
+    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if (length + fields) as u64 > limits.max_header {
+        return Err(Problem::HeadTooLarge);
+    }
+    // Before anything of it goes upstream; one that does not announce its length is cut when it grows too large.
+    if limits.max_body > 0 && admission::content_length(&parts.headers).is_some_and(|l| l > limits.max_body) {
+        return Err(Problem::BodyTooLarge);
+    }
+    if forward::loops(&parts.headers) {
+        return Err(Problem::Malformed);
+    }
+    // RFC 9112 section 6.3: both lengths are an attempt at smuggling.
+    if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
+        return Err(Problem::Malformed);
+    }
+    // RFC 9112 section 3.2: exactly one Host, and the target's authority wins over it.
+    let mut hosts = parts.headers.get_all(HOST).iter();
+    let field = match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => return Err(Problem::Malformed),
+        (Some(host), None) => Some(host.to_str().map_err(|_| Problem::Malformed)?),
+        (None, None) => None,
+    };
+    let host = match (parts.uri.authority(), field) {
+        (Some(authority), _) => authority.as_str(),
+        (None, Some(host)) => host,
+        (None, None) if parts.version == Version::HTTP_10 => "",
+        (None, None) => return Err(Problem::Malformed),
+    };
+    let odd =
+        |b: u8| !(b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'~' | b'%'));
+    if host.bytes().any(odd) || host.len() > 255 {
+        return Err(Problem::Malformed);
+    }
+    Ok(if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host.into() })
+}
+
+/// A host without its port.
+pub fn without_port(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(at) if !host[at..].contains(']') => &host[..at],
+        _ => host,
+    }
+}
+
+/// The request's own directives.
+pub fn control_of(headers: &HeaderMap) -> CacheControl {
+    let mut control =
+        if headers.contains_key(CACHE_CONTROL) { CacheControl::of(headers) } else { CacheControl::default() };
+    // RFC 9111 section 5.4: without Cache-Control, Pragma: no-cache counts as no-cache.
+    if !headers.contains_key(CACHE_CONTROL) {
+        control.no_cache = headers.get(PRAGMA).is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"no-cache"));
+    }
+    control
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn screened(target: &str, version: Version, fields: &[(&'static str, &str)]) -> Result<String, Problem> {
+        let mut request = Request::get(target).version(version);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let limits = Listen { max_uri: 100, max_header: 1000, max_body: 10, ..Listen::default() };
+        screen(&parts, false, &limits).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn the_host_is_the_one_that_was_asked_for_in_lower_case() {
+        let host = [("host", "Api.Example:80")];
+        assert_eq!(screened("/a", Version::HTTP_11, &host).as_deref(), Ok("api.example:80"));
+        assert_eq!(screened("http://other/a", Version::HTTP_11, &host).as_deref(), Ok("other"));
+        assert_eq!(screened("/a", Version::HTTP_10, &[]).as_deref(), Ok(""));
+        assert_eq!(screened("http://[::1]:80/a", Version::HTTP_2, &[]).as_deref(), Ok("[::1]:80"));
+    }
+
+    #[test]
+    fn malformed_ambiguous_and_oversized_requests_get_no_further() {
+        let long = format!("/{}", "x".repeat(200));
+        let wide = "x".repeat(2000);
+        for (target, fields, want) in [
+            ("/a", vec![], Problem::Malformed),
+            ("/a", vec![("host", "a"), ("host", "a")], Problem::Malformed),
+            ("/a", vec![("host", "a/b")], Problem::Malformed),
+            ("/a", vec![("host", "u@a")], Problem::Malformed),
+            ("/a", vec![("host", "a"), ("content-length", "1"), ("transfer-encoding", "chunked")], Problem::Malformed),
+            ("/a", vec![("host", "a"), ("content-length", "11")], Problem::BodyTooLarge),
+            (&long, vec![("host", "a")], Problem::UriTooLong),
+            ("/a", vec![("host", "a"), ("x-wide", &wide)], Problem::HeadTooLarge),
+        ] {
+            assert_eq!(screened(target, Version::HTTP_11, &fields), Err(want), "{target} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_cut_off_and_an_address_in_brackets_is_not() {
+        for (host, want) in [("a:80", "a"), ("a", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")] {
+            assert_eq!(without_port(host), want);
+        }
+    }
+
+    #[test]
+    fn pragma_counts_only_without_cache_control() {
+        let of = |fields: &[(&'static str, &str)]| {
+            let headers = fields.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
+            control_of(&headers).no_cache
+        };
+        assert!(of(&[("pragma", "no-cache")]));
+        assert!(!of(&[("pragma", "no-cache"), ("cache-control", "max-age=1")]));
+    }
+}
