@@ -120,6 +120,13 @@ pub fn to_upstream(
         out.insert(TE, HeaderValue::from_static("trailers"));
         out.insert(CONNECTION, HeaderValue::from_static("te"));
     }
+    if stored && policy.cookies != CookieRule::Bypass {
+        // Cookies that are not in the key must not steer what is stored for all.
+        match keyed_cookies(headers, policy) {
+            Some(cookies) => out.insert(COOKIE, cookies),
+            None => out.remove(COOKIE),
+        };
+    }
     join_cookies(&mut out);
     let host = host_for_upstream(policy, host, stored);
     let own_host = match (upstream.host, host) {
@@ -178,18 +185,18 @@ fn keyed_fields(headers: &HeaderMap, policy: &RoutePolicy) -> HeaderMap {
     {
         out.insert(http::header::AUTHORIZATION, value.clone());
     }
-    if let CookieRule::Key(names) = &policy.cookies {
-        let pairs: Vec<Vec<u8>> = names
-            .iter()
-            .filter_map(|n| crate::key::cookie(headers, n).map(|v| [n.as_bytes(), b"=", v].concat()))
-            .collect();
-        if let Ok(value) = HeaderValue::from_bytes(&pairs.join(&b"; "[..]))
-            && !pairs.is_empty()
-        {
-            out.insert(COOKIE, value);
-        }
+    if let Some(cookies) = keyed_cookies(headers, policy) {
+        out.insert(COOKIE, cookies);
     }
     out
+}
+
+/// The cookies that are in the key, as one field.
+fn keyed_cookies(headers: &HeaderMap, policy: &RoutePolicy) -> Option<HeaderValue> {
+    let CookieRule::Key(names) = &policy.cookies else { return None };
+    let pair = |name: &String| crate::key::cookie(headers, name).map(|value| [name.as_bytes(), b"=", value].concat());
+    let pairs: Vec<Vec<u8>> = names.iter().filter_map(pair).collect();
+    HeaderValue::from_bytes(&pairs.join(&b"; "[..])).ok().filter(|cookies| !cookies.is_empty())
 }
 
 /// `X-Forwarded-For/-Proto/-Host` and `Forwarded`: extended when a trusted proxy sent them, replaced else.
@@ -317,6 +324,18 @@ mod tests {
         assert_eq!(text(&sent(&p, "1.2.3.4", true, &overrides), "x-forwarded-host"), "public.example", "one host");
         (p.key, p.host) = (None, None);
         assert_eq!(text(&sent(&p, "1.2.3.4", true, &overrides), "x-forwarded-host"), "public.example", "it is keyed");
+    }
+
+    #[test]
+    fn cookies_that_are_not_in_the_key_do_not_reach_upstream_when_the_response_may_be_stored() {
+        let mut p = RoutePolicy { cookies: CookieRule::Ignore, ..RoutePolicy::default_route() };
+        let cookie = [("cookie", "s=1; tenant=x")];
+        assert_eq!(text(&sent(&p, "1.2.3.4", true, &cookie), "cookie"), "");
+        assert_eq!(text(&sent(&p, "1.2.3.4", false, &cookie), "cookie"), "s=1; tenant=x");
+        p.cookies = CookieRule::Key(vec!["tenant".into()]);
+        assert_eq!(text(&sent(&p, "1.2.3.4", true, &cookie), "cookie"), "tenant=x");
+        p.cookies = CookieRule::Bypass;
+        assert_eq!(text(&sent(&p, "1.2.3.4", true, &cookie), "cookie"), "s=1; tenant=x");
     }
 
     #[test]

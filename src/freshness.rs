@@ -100,7 +100,8 @@ pub fn lifetime(
     if must_revalidate {
         (while_revalidate, if_error) = (0, 0);
     }
-    Lifetime { fresh: jittered(fresh, policy.ttl_jitter, roll), while_revalidate, if_error, must_revalidate }
+    let fresh = jittered(fresh, policy.ttl_jitter, roll).min(millis(LONGEST_LIFE));
+    Lifetime { fresh, while_revalidate, if_error, must_revalidate }
 }
 
 /// What the origin says of freshness, in milliseconds: s-maxage, max-age, Expires (RFC 9111 section 4.2.1).
@@ -171,7 +172,7 @@ pub enum State {
 /// The state at `now` of a response born at `birth`. Monotonic: it only ever grows staler with `now`.
 pub fn state(birth: Timestamp, lifetime: &Lifetime, now: Timestamp) -> State {
     let age = now.since(birth);
-    let fresh = lifetime.fresh.min(millis(LONGEST_LIFE));
+    let fresh = lifetime.fresh;
     if age < fresh {
         return State::Fresh { left: fresh - age };
     }
@@ -247,6 +248,12 @@ mod tests {
         let dated = headers(&[("date", "Sun, 06 Nov 1994 08:49:27 GMT")]);
         assert_eq!(birth(&dated, NOW, NOW), Timestamp(NOW.0 - 10_000));
         assert_eq!(birth(&HeaderMap::new(), NOW, NOW), NOW);
+    }
+
+    #[test]
+    fn no_lifetime_is_longer_than_invalidations_are_remembered() {
+        let p = RoutePolicy { ttl: Some(10 * LONGEST_LIFE), ..policy(OriginRule::Override) };
+        assert_eq!(of(&p, &[]).fresh, millis(LONGEST_LIFE));
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //! | one fetch for all who ask | [`coalesce`] | who leads, who joins |
 //! | **a fill is made** | [`fill`] | Redis, upstream, decide, stream, keep |
 //! | **a TTL is decided** | [`freshness::lifetime`] | the route's, the origin's, the stale windows |
-//! | is the response stored? | [`admission::admit`] | for whom, or why not |
+//! | is the response stored? | [`admission::admit`] | for whom, or why not; all reasons meet in [`fill`] |
 //! | **a message is applied** | [`invalidation::table`], through [`invalidation::log`] | what stands from now on |
 //! | messages and the log in Redis | [`redis_tier::follow`], [`redis_tier::link`] | gaps, broken chains, trust |
 //! | what a write invalidates | [`write`](mod@write) | its path, key, tags, `Location` |
@@ -29,10 +29,12 @@
 //!
 //! # What always holds
 //!
+//! (As-of, horizon and what it means that an entry stands: [`invalidation`] says it in five sentences.)
+//!
 //! * A fill takes its as-of before its request goes out. What was invalidated since then does not stand.
 //! * Whatever the log's table forgets or can't know moves the horizon: needless misses, never stale answers.
-//! * Every source of invalidation calls [`invalidation::log::InvalidationLog::invalidate`] or its twin for heard
-//!   messages; a write's response comes after it.
+//! * Every source of invalidation calls [`invalidation::log::InvalidationLog::invalidate`] or, for
+//!   what was published, `invalidate_heard`; a write's response comes after it.
 //! * Decisions are pure functions of their arguments, `now` among them; [`clock`] is read outside of them.
 //! * No request waits for Redis longer than its deadline, nor for anything without one. Every buffer has a bound.
 //! * Cache trouble fails open, doubt about a request's framing fails closed.

@@ -102,6 +102,10 @@ impl Problem {
         if self == Problem::Busy {
             headers.insert(http::header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        if self == Problem::MethodNotServed {
+            let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+            headers.insert(http::header::ALLOW, allowed);
+        }
         if self.closes() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -23,7 +23,7 @@ use crate::control::CacheControl;
 use crate::core::Core;
 use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
 use crate::fill::{Answer, Order};
-use crate::forward::{self, Peer};
+use crate::forward;
 use crate::invalidation::Source;
 use crate::invalidation::table::Standing;
 use crate::key::{self, Keyed};
@@ -32,7 +32,9 @@ use crate::problem::Problem;
 use crate::respond::{self, Asked, Confirmed, Served, Why};
 use crate::route::{MethodClass, Params};
 use crate::screen::{control_of, screen, without_port};
+use crate::server::Connection;
 use crate::store::Shared;
+use crate::tunnel::{self, Ends};
 use crate::upstream::{Outgoing, Upstream};
 use crate::words::{Bypass, Forward, Outcome, Tier};
 use crate::write::{self, Fact, Written};
@@ -55,7 +57,7 @@ struct Ask<'r> {
     headers: &'r HeaderMap,
     version: Version,
     host: &'r str,
-    peer: Peer,
+    from: &'r Connection,
     route: usize,
     params: &'r [&'r str],
 }
@@ -79,12 +81,11 @@ struct Done {
 }
 
 impl Proxy {
-    /// Answers a request. `ambiguous` says that the connection's framing was in doubt (see
-    /// [`crate::server::guard`]).
-    pub async fn handle(self: Arc<Self>, request: Request<Incoming>, peer: Peer, ambiguous: bool) -> Response<Body> {
+    /// Answers a request that came on a connection.
+    pub async fn handle(self: Arc<Self>, request: Request<Incoming>, from: &Connection) -> Response<Body> {
         let began = Instant::now();
         let (parts, body) = request.into_parts();
-        let host = match screen(&parts, ambiguous, &self.core.config.listen) {
+        let host = match screen(&parts, from.ambiguous.load(Ordering::Relaxed), &self.core.config.listen) {
             Ok(host) => host,
             Err(problem) => return self.refuse(problem),
         };
@@ -99,7 +100,7 @@ impl Proxy {
             headers: &parts.headers,
             version: parts.version,
             host,
-            peer,
+            from,
             route: found.route,
             params: Params::as_slice(&found.params),
         };
@@ -356,7 +357,7 @@ impl Proxy {
 
     fn outgoing(&self, ask: &Ask<'_>, stored: bool) -> HeaderMap {
         let (settings, policy) = (self.upstream.settings(), self.policy(ask.route));
-        forward::to_upstream(ask.headers, ask.host, &ask.peer, settings, policy, stored, ask.version)
+        forward::to_upstream(ask.headers, ask.host, &ask.from.peer, settings, policy, stored, ask.version)
     }
 
     async fn pass_head(&self, ask: &Ask<'_>, why: Why) -> Done {
@@ -395,7 +396,9 @@ impl Proxy {
         let why = Why::bypass(Forward::Method, Bypass::Write.as_str());
         let (proxy, route) = (self.clone(), ask.route);
         let (written, out) = (self.written(ask), self.pass_through(ask, body));
+        let unfinished = ask.from.lease.unfinished();
         let task = tokio::spawn(async move {
+            let _until_it_is_done = unfinished;
             let outcome = proxy.fetch(route, out).await;
             let fact = match &outcome {
                 Ok(response) => Fact::Answered(response.status(), response.headers()),
@@ -480,7 +483,8 @@ impl Proxy {
             }
         };
         metrics.upstream(crate::metrics::StatusClass::of(response.status()));
-        let response = crate::tunnel::open(response, permit, client, &self.core, self.upstream.settings(), why);
+        let ends = Ends { client, upstream: permit, lease: ask.from.lease.clone() };
+        let response = tunnel::open(response, ends, &self.core, self.upstream.settings(), why);
         Done { response, outcome: Outcome::Bypass }
     }
 
@@ -514,7 +518,7 @@ impl Proxy {
         if core.config.log.access {
             tracing::info!(
                 target: "access",
-                peer = %ask.peer.ip,
+                peer = %ask.from.peer.ip,
                 method = %ask.method,
                 path = ask.target.path(),
                 route = core.config.routes[ask.route].name,
@@ -574,7 +578,7 @@ fn keyed<'r>(ask: &Ask<'r>) -> Keyed<'r> {
         query: ask.target.query(),
         headers: ask.headers,
         params: ask.params,
-        https: forward::spoke_https(ask.headers, &ask.peer),
+        https: forward::spoke_https(ask.headers, &ask.from.peer),
     }
 }
 

@@ -252,6 +252,8 @@ pub enum RouteConflict {
     Overlap {
         /// The route whose pattern was refused.
         route: usize,
+        /// The route it collides with, where the router says so.
+        with: Option<usize>,
         /// What the router says.
         message: String,
     },
@@ -283,7 +285,10 @@ impl Routes {
             for (index, policy) in policies.iter().enumerate() {
                 let table = routes.table(policy.host.as_ref());
                 if let Err(message) = table.insert(index, policy, won[index], empty_rest) {
-                    conflicts.push(RouteConflict::Overlap { route: index, message });
+                    // The router names the pattern that was there before; nearly always that is one of ours.
+                    let named = |p: &RoutePolicy| message.ends_with(p.pattern.as_str());
+                    let with = policies[..index].iter().rposition(named);
+                    conflicts.push(RouteConflict::Overlap { route: index, with, message });
                 }
             }
         }

@@ -19,15 +19,25 @@ use crate::body::{Body, Fetched};
 use crate::config::Upstream;
 use crate::core::Core;
 use crate::respond::{self, Why};
+use crate::server::Lease;
 
 /// A tunnel through which nothing went for so long is closed.
 const IDLE: Duration = Duration::from_secs(600);
 
+/// What a tunnel is opened between, and what it holds for as long as it is open.
+pub struct Ends {
+    /// The client's connection, when it can be upgraded.
+    pub client: Option<OnUpgrade>,
+    /// The place among the connections to upstream.
+    pub upstream: OwnedSemaphorePermit,
+    /// The place among the clients' connections.
+    pub lease: Arc<Lease>,
+}
+
 /// The response to a request for an upgrade. When upstream switched protocols, the tunnel is opened behind it.
 pub fn open(
     mut response: Response<Incoming>,
-    permit: OwnedSemaphorePermit,
-    client: Option<OnUpgrade>,
+    ends: Ends,
     core: &Arc<Core>,
     settings: &Upstream,
     why: Why,
@@ -37,12 +47,12 @@ pub fn open(
     let version = response.version();
     let upstream = switched.then(|| hyper::upgrade::on(&mut response));
     respond::receive(response.headers_mut(), version, &core.clock);
-    match (upstream, client, protocol) {
+    match (upstream, ends.client, protocol) {
         (Some(upstream), Some(client), Some(protocol)) => {
             core.metrics.tunnels.inc();
             tokio::spawn(async move {
                 carry(client, upstream).await;
-                drop(permit);
+                drop((ends.upstream, ends.lease));
             });
             let mut response = response.map(|_| Body::empty());
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -50,7 +60,7 @@ pub fn open(
             response
         }
         _ => {
-            let response = response.map(|body| Fetched::new(body, settings.idle_timeout, permit));
+            let response = response.map(|body| Fetched::new(body, settings.idle_timeout, ends.upstream));
             respond::from_upstream(response, why, None, false)
         }
     }

@@ -46,7 +46,7 @@ words! {
     Bypass {
         /// The route says `cache = false`.
         Route => "route",
-        /// A method that is neither safe and cacheable nor a write (OPTIONS, TRACE, unknown ones too).
+        /// A safe method that is not cacheable (OPTIONS, TRACE); what is not known to be safe is a write.
         Method => "method",
         /// A write.
         Write => "write",

@@ -95,9 +95,8 @@ impl Admin {
                 Ok(()) => self.invalidate(request).await,
                 Err((status, detail)) => problem(status, detail),
             },
-            (_, "/" | "/metrics" | "/healthz" | "/readyz" | "/api/stats" | "/api/entries" | "/api/invalidate") => {
-                problem(StatusCode::METHOD_NOT_ALLOWED, "This method is not served here.")
-            }
+            (_, "/api/invalidate") => not_served("POST"),
+            (_, "/" | "/metrics" | "/healthz" | "/readyz" | "/api/stats" | "/api/entries") => not_served("GET"),
             _ => problem(
                 StatusCode::NOT_FOUND,
                 "There is /, /metrics, /healthz, /readyz, /api/stats, /api/entries and /api/invalidate.",
@@ -230,6 +229,12 @@ fn json(status: StatusCode, value: &serde_json::Value) -> Answer {
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+fn not_served(allowed: &'static str) -> Answer {
+    let mut answer = problem(StatusCode::METHOD_NOT_ALLOWED, "This method is not served here.");
+    answer.headers_mut().insert(http::header::ALLOW, HeaderValue::from_static(allowed));
     answer
 }
 

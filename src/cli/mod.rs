@@ -197,11 +197,15 @@ fn check(source: &Source) -> ExitCode {
 }
 
 fn healthcheck(admin: Option<SocketAddr>, source: &Source) -> ExitCode {
+    // A probe needs no upstream: one is made up where the configuration has none.
+    let made_up = source.upstream.clone().or_else(|| Some("http://127.0.0.1".into()));
+    let source = Source { config: source.config.clone(), upstream: made_up };
     let address = match admin {
         Some(address) => address,
         None => match source.load() {
             Ok(config) => config.listen.admin,
-            Err(code) => return code,
+            // Containers know 0 and 1 only.
+            Err(_) => return ExitCode::from(FAILED),
         },
     };
     let healthy = client::block_on(client::get(reachable(address), "/healthz", Duration::from_secs(3)));

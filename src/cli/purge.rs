@@ -110,8 +110,10 @@ impl Purge {
         let connect = tokio::time::timeout(PATIENCE, client.get_multiplexed_async_connection()).await;
         let connection = match connect {
             Ok(Ok(connection)) => connection,
-            Ok(Err(e)) => return Err(format!("Redis can't be reached: {e}")),
-            Err(_) => return Err("Redis does not answer".into()),
+            Ok(Err(e)) => {
+                return Err(format!("Redis at {} can't be reached: {e}", client.get_connection_info().addr()));
+            }
+            Err(_) => return Err(format!("Redis at {} does not answer", client.get_connection_info().addr())),
         };
         let metrics = Arc::new(Metrics::new(&[]).map_err(|e| e.to_string())?);
         let names = Names::new(&self.namespace, "");

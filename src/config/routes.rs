@@ -232,7 +232,18 @@ fn check_conflicts(routes: &[Read], report: &Report<'_>) {
                 let help = format!("one of them is `{}` at {}", policies[by].name, report.place(&routes[by].at));
                 (route, message, help)
             }
-            RouteConflict::Overlap { route, message } => {
+            RouteConflict::Overlap { route, with: Some(other), .. } => {
+                let message = format!(
+                    "the routes `{}` and `{}` put different things in one place of the path: `{}` and `{}`",
+                    policies[other].name, policies[route].name, policies[other].pattern, policies[route].pattern
+                );
+                let help = format!(
+                    "give the place one form in both, or write the common paths out; the first is at {}",
+                    report.place(&routes[other].at)
+                );
+                (route, message, help)
+            }
+            RouteConflict::Overlap { route, with: None, message } => {
                 let message = format!("the route `{}` can't be told from another: {message}", policies[route].name);
                 (route, message, "give one of them another `match`".to_owned())
             }

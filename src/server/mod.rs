@@ -11,7 +11,7 @@ pub mod guard;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{interval, sleep, timeout};
 
 use crate::clock::Clock;
@@ -294,13 +294,9 @@ async fn work(proxy: Arc<Proxy>, listener: StdListener, slots: Arc<Semaphore>, m
         };
         match accepted {
             Ok((stream, from)) => {
-                let (proxy, phase, alive) = (proxy.clone(), phase.clone(), alive.clone());
-                tokio::spawn(async move {
-                    proxy.core.metrics.connections.inc();
-                    connection(&proxy, stream, from, phase).await;
-                    proxy.core.metrics.connections.dec();
-                    drop((slot, alive));
-                });
+                let (proxy, phase) = (proxy.clone(), phase.clone());
+                let lease = Lease::new(slot, alive.clone(), &proxy.core.metrics);
+                tokio::spawn(async move { connection(&proxy, stream, from, lease, phase).await });
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection can't be accepted");
@@ -315,10 +311,56 @@ async fn work(proxy: Arc<Proxy>, listener: StdListener, slots: Arc<Semaphore>, m
     }
 }
 
-async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, from: SocketAddr, mut phase: watch::Receiver<Phase>) {
+/// A connection's place among those that may be open, held for as long as it is: a tunnel outlives its
+/// connection's HTTP. A drain waits for it.
+pub struct Lease {
+    metrics: Arc<Metrics>,
+    _slot: OwnedSemaphorePermit,
+    alive: mpsc::Sender<()>,
+}
+
+/// What a drain waits for.
+pub struct Unfinished(#[allow(dead_code, reason = "held, never used")] mpsc::Sender<()>);
+
+impl Lease {
+    fn new(slot: OwnedSemaphorePermit, alive: mpsc::Sender<()>, metrics: &Arc<Metrics>) -> Lease {
+        metrics.connections.inc();
+        Lease { metrics: metrics.clone(), _slot: slot, alive }
+    }
+
+    /// For work that may outlive the connection: a drain waits for it too.
+    pub fn unfinished(&self) -> Unfinished {
+        Unfinished(self.alive.clone())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
+    }
+}
+
+/// What is known of the connection that a request comes on.
+pub struct Connection {
+    /// Who is at its other end.
+    pub peer: Peer,
+    /// Set when its framing is in doubt (see [`guard`]).
+    pub ambiguous: Arc<AtomicBool>,
+    /// Held as long as anything goes on for it.
+    pub lease: Arc<Lease>,
+}
+
+async fn connection(
+    proxy: &Arc<Proxy>,
+    stream: TcpStream,
+    from: SocketAddr,
+    lease: Lease,
+    mut phase: watch::Receiver<Phase>,
+) {
     let _ = stream.set_nodelay(true);
     let listen = &proxy.core.config.listen;
     let peer = Peer::new(from.ip(), proxy.upstream.settings());
+    let lease = Arc::new(lease);
     let spoken = tokio::select! {
         biased;
         spoken = timeout(listen.idle_timeout, protocol(&stream)) => spoken,
@@ -326,8 +368,8 @@ async fn connection(proxy: &Arc<Proxy>, stream: TcpStream, from: SocketAddr, mut
         _ = phase.wait_for(|p| *p != Phase::Serving) => return,
     };
     match spoken {
-        Ok(Some(Spoken::Http1)) => serve_http1(proxy, stream, peer, phase).await,
-        Ok(Some(Spoken::Http2)) => serve_http2(proxy, stream, peer, phase).await,
+        Ok(Some(Spoken::Http1)) => serve_http1(proxy, stream, peer, lease, phase).await,
+        Ok(Some(Spoken::Http2)) => serve_http2(proxy, stream, peer, lease, phase).await,
         Ok(None) | Err(_) => {}
     }
 }
@@ -357,10 +399,17 @@ async fn protocol(stream: &TcpStream) -> Option<Spoken> {
     }
 }
 
-async fn serve_http1(proxy: &Arc<Proxy>, stream: TcpStream, peer: Peer, mut phase: watch::Receiver<Phase>) {
+async fn serve_http1(
+    proxy: &Arc<Proxy>,
+    stream: TcpStream,
+    peer: Peer,
+    lease: Arc<Lease>,
+    mut phase: watch::Receiver<Phase>,
+) {
     let listen = &proxy.core.config.listen;
     let (stream, ambiguous) = Guarded::new(stream, listen.header_timeout);
-    let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, peer, ambiguous.clone()));
+    let from = Arc::new(Connection { peer, ambiguous, lease });
+    let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, from.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(listen.idle_timeout)
@@ -375,10 +424,16 @@ async fn serve_http1(proxy: &Arc<Proxy>, stream: TcpStream, peer: Peer, mut phas
     told(proxy, connection.await);
 }
 
-async fn serve_http2(proxy: &Arc<Proxy>, stream: TcpStream, peer: Peer, mut phase: watch::Receiver<Phase>) {
+async fn serve_http2(
+    proxy: &Arc<Proxy>,
+    stream: TcpStream,
+    peer: Peer,
+    lease: Arc<Lease>,
+    mut phase: watch::Receiver<Phase>,
+) {
     let listen = &proxy.core.config.listen;
-    let never = Arc::new(AtomicBool::new(false));
-    let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, peer, never.clone()));
+    let from = Arc::new(Connection { peer, ambiguous: Arc::default(), lease });
+    let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, from.clone()));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -397,11 +452,9 @@ async fn serve_http2(proxy: &Arc<Proxy>, stream: TcpStream, peer: Peer, mut phas
 async fn answer(
     proxy: Arc<Proxy>,
     request: Request<Incoming>,
-    peer: Peer,
-    ambiguous: Arc<AtomicBool>,
+    from: Arc<Connection>,
 ) -> Result<http::Response<crate::body::Body>, std::convert::Infallible> {
-    let ambiguous = ambiguous.load(Ordering::Relaxed);
-    Ok(proxy.handle(request, peer, ambiguous).await)
+    Ok(proxy.handle(request, &from).await)
 }
 
 fn told(proxy: &Proxy, done: hyper::Result<()>) {
