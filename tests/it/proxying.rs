@@ -287,6 +287,27 @@ async fn an_upgrade_becomes_a_tunnel_through_which_bytes_go_both_ways() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drain_lets_a_tunnel_end_by_itself() {
+    let origin = RawOrigin::start(|mut wire, _| async move {
+        wire.head().await;
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello").await;
+        let word = wire.exactly(4).await;
+        wire.send(format!("you said {word}")).await;
+    })
+    .await;
+    let proxy = Instance::configured(origin.address, "", |config| config.listen.drain_timeout = 4 * DEADLINE);
+    let address = proxy.server.proxy;
+    let mut client = Wire::connect(address).await;
+    client.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
+    client.head().await;
+    assert_eq!(client.exactly(5).await, "hello");
+    proxy.server.drain();
+    eventually("connections are refused", || async { TcpStream::connect(address).await.is_err() }).await;
+    client.send("ping").await;
+    assert_eq!(client.rest().await, "you said ping");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refused_upgrade_is_answered_like_any_request_and_never_stored() {
     let origin = Origin::counting("max-age=60").await;
     let proxy = Instance::start(&origin, "");
