@@ -57,6 +57,7 @@ pub struct TemplateError {
 impl Pattern {
     /// Parses a path pattern.
     pub fn parse(text: &str) -> Result<Pattern, TemplateError> {
+        check_foreign(text)?;
         if !text.starts_with('/') {
             let help = format!("write \"/{text}\"");
             return Err(TemplateError::new(0..0, "a path pattern starts with '/'").help(help));
@@ -286,6 +287,59 @@ fn split(text: &str, literal: impl Fn(u8) -> bool, literal_help: &str) -> Result
     Ok(pieces)
 }
 
+/// The forms in which other routers write patterns, which would be literal text here that no path has.
+fn check_foreign(text: &str) -> Result<(), TemplateError> {
+    if let Some(at) = find_regex(text) {
+        return Err(TemplateError::new(at..at + 1, "patterns are no regular expressions")
+            .help("{id} stands for one segment or part of one, {*rest} at the end for all that is left"));
+    }
+    let mut start = 0;
+    for segment in text.split('/') {
+        let (at, last) = (start..start + segment.len(), start + segment.len() == text.len());
+        start = at.end + 1;
+        let help = match segment {
+            "*" | "**" if last => "did you mean `{*rest}`? {id} is one segment".to_owned(),
+            "*" => "did you mean `{id}`?".to_owned(),
+            "**" => "did you mean `{id}`? {*rest} can only be the end".to_owned(),
+            _ => {
+                let named = segment.strip_prefix(':');
+                let framed = segment.strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
+                // Some say the kind before the name, as in `<int:id>`.
+                let Some(inner) = named.or(framed.map(|inner| inner.rsplit(':').next().unwrap_or(inner))) else {
+                    continue;
+                };
+                let end = inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inner.len());
+                let (name, rest) = inner.split_at(end);
+                let name = if check_name(name, &at).is_ok() { name } else { "id" };
+                format!("did you mean `{{{name}}}{}`?", rest.trim_end_matches('?'))
+            }
+        };
+        return Err(TemplateError::new(at, format!("`{segment}` would be literal text")).help(help));
+    }
+    Ok(())
+}
+
+/// Where a regular expression shows. A `$` before a name and parentheses around arguments are text that paths do have,
+/// as in `/Patient/{id}/$everything` and `/Users('a')`.
+fn find_regex(text: &str) -> Option<usize> {
+    if text.starts_with('^') {
+        return Some(0);
+    }
+    let argument = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'\'' | b'{' | b')' | b'@' | b'-');
+    let bytes = text.as_bytes();
+    (0..bytes.len()).find(|&at| {
+        let next = bytes.get(at + 1);
+        match bytes[at] {
+            b'[' | b'\\' => true,
+            b'$' => !next.is_some_and(u8::is_ascii_alphabetic),
+            b'(' => {
+                !next.is_some_and(argument) || text[at..].split(')').next().is_some_and(|group| group.contains('|'))
+            }
+            _ => false,
+        }
+    })
+}
+
 /// A path segment can hold one parameter only, and a catch-all must be a segment of its own.
 fn check_segments(text: &str, pieces: &[Piece]) -> Result<(), TemplateError> {
     let mut taken = false;
@@ -488,6 +542,56 @@ mod tests {
             let error = Pattern::parse(text).unwrap_err();
             assert_eq!(error.at.start, at, "{text}: {error}");
             assert!(error.message.contains(message), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_forms_of_other_routers_are_refused_with_the_form_that_is_meant() {
+        let cases = [
+            ("/users/:id", 7..10, "did you mean `{id}`?"),
+            ("/users/:id/posts", 7..10, "did you mean `{id}`?"),
+            ("/users/:user_id.json", 7..20, "did you mean `{user_id}.json`?"),
+            ("/users/:id?", 7..11, "did you mean `{id}`?"),
+            ("/users/<id>", 7..11, "did you mean `{id}`?"),
+            ("/users/<int:id>", 7..15, "did you mean `{id}`?"),
+            ("/users/<>/a", 7..9, "did you mean `{id}`?"),
+            ("/users/*/posts", 7..8, "did you mean `{id}`?"),
+            ("/users/*", 7..8, "did you mean `{*rest}`? {id} is one segment"),
+            ("/**", 1..3, "did you mean `{*rest}`?"),
+            ("/a/**/b", 3..5, "did you mean `{id}`? {*rest} can only be the end"),
+        ];
+        for (text, at, help) in cases {
+            let error = Pattern::parse(text).unwrap_err();
+            assert_eq!(error.at, at, "{text}: {error}");
+            assert!(error.help.as_ref().is_some_and(|told| told.starts_with(help)), "{text}: {error}");
+        }
+        assert!(Pattern::parse("/v1/{name}:cancel").is_ok());
+        assert!(Pattern::parse("/a*b/c<d").is_ok());
+    }
+
+    #[test]
+    fn regular_expressions_are_refused_with_the_forms_that_exist() {
+        for (text, at) in [
+            ("^/users/", 0),
+            ("/users/[0-9]+", 7),
+            ("/users/\\d+", 7),
+            ("/users/(\\d+)", 7),
+            ("/users/(.*)", 7),
+            ("/(a|b)/c", 1),
+            ("/(?<id>a)", 1),
+            ("/users/{id:[0-9]+}", 11),
+            ("/users$", 6),
+        ] {
+            let error = Pattern::parse(text).unwrap_err();
+            assert_eq!((error.at.start, error.message.as_str()), (at, "patterns are no regular expressions"), "{text}");
+            assert!(error.help.is_some_and(|help| help.contains("{id}") && help.contains("{*rest}")), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_with_a_dollar_or_parentheses_of_their_own_can_be_matched() {
+        for text in ["/Patient/{id}/$everything", "/$metadata", "/Users({id})", "/Users('a')/Name", "/Nearest()"] {
+            assert!(Pattern::parse(text).is_ok(), "{text}");
         }
     }
 }

@@ -172,6 +172,11 @@ impl<'t> Report<'t> {
         None
     }
 
+    /// How many problems there are by now.
+    pub(super) fn count(&self) -> usize {
+        self.problems.borrow().len()
+    }
+
     /// The bytes of the file between two places.
     pub(super) fn slice(&self, range: &Range<usize>) -> &'t str {
         self.text.get(range.clone()).unwrap_or("")

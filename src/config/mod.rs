@@ -147,15 +147,15 @@ fn read(tree: &Node, report: &Report<'_>) -> Option<Config> {
     let top = Section::new("the configuration", schema::TOP, Some(tree), report);
     let section = |name: &'static str| {
         let (title, keys) = schema::section(name);
-        Section::new(title, keys, top.get(name), report)
+        Section::new(title, keys, top.get(name), report).doubtful_if(!top.is_sure(&[name]))
     };
     let listen = sections::listen(section("listen"));
     let upstream = sections::upstream(section("upstream"));
-    let store = sections::store(section("store"));
+    let (store, largest) = sections::store(section("store"));
     let invalidation = sections::invalidation(section("invalidation"));
     let admin = sections::admin(section("admin"));
     let log = sections::log(section("log"));
-    let routes = routes::routes(top.get("route"), store.memory, report);
+    let routes = routes::routes(top.get("route"), largest, report);
     top.finish();
     Some(Config { listen, upstream: upstream?, store, invalidation, admin, log, routes })
 }

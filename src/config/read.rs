@@ -1,12 +1,14 @@
 //! Reading typed values out of the tree. Each kind of value is a function from a node to the value; what is wrong it
 //! reports, and answers `None`, so that reading goes on and every error is found.
 
-use std::ops::Range;
+use std::cell::RefCell;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 use super::error::{Origin, Problem, Report, closest};
 use super::node::{Entry, Node, Value};
 use super::{schema, units};
+use crate::freshness::LONGEST_LIFE;
 
 /// A table that is being read. [`Section::finish`] reports the keys that it does not know.
 pub(super) struct Section<'n, 'r, 't> {
@@ -16,6 +18,10 @@ pub(super) struct Section<'n, 'r, 't> {
     pub report: &'r Report<'t>,
     entries: &'n [Entry],
     keys: &'static [&'static str],
+    /// Nobody knows what it would say: it is no table, or stands under a name that is mistyped.
+    doubtful: bool,
+    /// The keys whose values are unsound.
+    unsound: RefCell<Vec<&'static str>>,
 }
 
 impl<'n, 'r, 't> Section<'n, 'r, 't> {
@@ -27,17 +33,37 @@ impl<'n, 'r, 't> Section<'n, 'r, 't> {
         report: &'r Report<'t>,
     ) -> Self {
         let at = node.map_or(Origin::Whole, |node| node.at.clone());
-        let entries = match node.map(|node| &node.value) {
-            Some(Value::Table(entries)) => entries.as_slice(),
+        let (entries, doubtful) = match node.map(|node| &node.value) {
+            Some(Value::Table(entries)) => (entries.as_slice(), false),
             // A YAML section whose keys are all commented out.
-            Some(Value::Null) | None => &[],
+            Some(Value::Null) | None => (&[][..], false),
             Some(_) => {
                 let message = format!("`{title}` is a table, and this is {}", node.map(Node::kind).unwrap_or_default());
                 let _: Option<()> = report.add(Problem::new(&at, message));
-                &[]
+                (&[][..], true)
             }
         };
-        Section { title, at, report, entries, keys }
+        Section { title, at, report, entries, keys, doubtful, unsound: RefCell::default() }
+    }
+
+    /// The section, of which nothing is sure if `doubtful`.
+    pub(super) fn doubtful_if(self, doubtful: bool) -> Self {
+        Section { doubtful: self.doubtful || doubtful, ..self }
+    }
+
+    /// Whether it is known what these keys say, be it nothing: none of them is mistyped or has an unsound value. What
+    /// would be concluded from them otherwise is no error of its own.
+    pub(super) fn is_sure(&self, keys: &[&'static str]) -> bool {
+        let mistyped = |key: &'static str| {
+            let mut unknown = self.entries.iter().filter(|entry| !self.keys.contains(&entry.key.as_str()));
+            self.get(key).is_none() && unknown.any(|entry| self.meant(entry) == Some(key))
+        };
+        !self.doubtful && !keys.iter().any(|key| self.unsound.borrow().contains(key) || mistyped(key))
+    }
+
+    /// The key that was probably meant by one that is unknown.
+    fn meant(&self, entry: &Entry) -> Option<&'static str> {
+        closest(&entry.key, self.keys.iter().copied())
     }
 
     /// The value of a key.
@@ -53,7 +79,11 @@ impl<'n, 'r, 't> Section<'n, 'r, 't> {
 
     /// The value of a key, read as a kind.
     pub(super) fn read<T>(&self, key: &'static str, kind: impl Fn(&Node, &Report<'t>) -> Option<T>) -> Option<T> {
-        kind(self.get(key)?, self.report)
+        let value = kind(self.get(key)?, self.report);
+        if value.is_none() {
+            self.unsound.borrow_mut().push(key);
+        }
+        value
     }
 
     /// Puts the value of a key, if it is there and sound, over what `field` holds.
@@ -66,7 +96,7 @@ impl<'n, 'r, 't> Section<'n, 'r, 't> {
     /// Reports the keys that are none.
     pub(super) fn finish(self) {
         for entry in self.entries.iter().filter(|entry| !self.keys.contains(&entry.key.as_str())) {
-            let help = match closest(&entry.key, self.keys.iter().copied()) {
+            let help = match self.meant(entry) {
                 Some(meant) => format!("did you mean `{meant}`?"),
                 None => match schema::home_of(&entry.key) {
                     Some(home) if home != self.title => format!("`{}` belongs in {home}", entry.key),
@@ -79,9 +109,9 @@ impl<'n, 'r, 't> Section<'n, 'r, 't> {
     }
 }
 
-/// Any text.
-pub(super) fn text<'n>(node: &'n Node, report: &Report<'_>) -> Option<&'n str> {
-    text_for(node, report, "a string", None)
+/// Any text; `help` says what to write where there is something else.
+pub(super) fn text<'n>(node: &'n Node, report: &Report<'_>, help: &str) -> Option<&'n str> {
+    text_for(node, report, "a string", Some(help))
 }
 
 /// Text, where a number is a likely mistake.
@@ -103,6 +133,10 @@ fn text_for<'n>(node: &'n Node, report: &Report<'_>, wanted: &str, help: Option<
 fn any_duration(node: &Node, report: &Report<'_>, positive: bool) -> Option<Duration> {
     let help = match &node.value {
         Value::Integer(number) if *number >= 0 => format!("write \"{number}s\" for seconds"),
+        Value::Float(text) => match units::seconds(text) {
+            Some(duration) => format!("write \"{}\" for {text} seconds", units::show_duration(duration)),
+            None => units::DURATIONS.to_owned(),
+        },
         _ => units::DURATIONS.to_owned(),
     };
     let text = text_for(node, report, "a duration in quotes", Some(&help))?;
@@ -125,12 +159,47 @@ pub(super) fn timeout(node: &Node, report: &Report<'_>) -> Option<Duration> {
     any_duration(node, report, true)
 }
 
+/// How long something about an entry can last: not longer than entries live.
+pub(super) fn lifetime(node: &Node, report: &Report<'_>) -> Option<Duration> {
+    let lifetime = duration(node, report)?;
+    if lifetime <= LONGEST_LIFE {
+        return Some(lifetime);
+    }
+    let message = format!(
+        "entries live at most {} days, since invalidations are remembered for as long",
+        LONGEST_LIFE.as_secs() / 86_400
+    );
+    report.add(Problem::new(&node.at, message).help(format!("write \"{}\"", units::show_duration(LONGEST_LIFE))))
+}
+
 /// A size in bytes.
 pub(super) fn size(node: &Node, report: &Report<'_>) -> Option<u64> {
+    any_size(node, report, |_| true)
+}
+
+/// The memory for entries: none, or enough to hold some.
+pub(super) fn memory(node: &Node, report: &Report<'_>) -> Option<u64> {
+    const LEAST: u64 = 1 << 20;
+    let sensible = |bytes| bytes == 0 || bytes >= LEAST;
+    let bytes = any_size(node, report, sensible)?;
+    if sensible(bytes) {
+        return Some(bytes);
+    }
+    let bare =
+        matches!(&node.value, Value::String(text) | Value::Untyped(text) if text.bytes().all(|b| b.is_ascii_digit()));
+    let meant = if bare { units::size_meant(bytes, sensible) } else { None };
+    let help = meant.unwrap_or_else(|| format!("write \"{}\" or more", units::show_size(LEAST)));
+    let message = "this is too small to hold anything; \"0\" turns memory off";
+    report.add(Problem::new(&node.at, message).help(help))
+}
+
+/// A size in bytes; where there is a number, one that is `sensible` is suggested.
+fn any_size(node: &Node, report: &Report<'_>, sensible: impl Fn(u64) -> bool) -> Option<u64> {
     let help = match &node.value {
-        Value::Integer(number) if *number >= 0 => format!("write \"{number}\""),
-        _ => units::SIZES.to_owned(),
+        Value::Integer(number) => u64::try_from(*number).ok().and_then(|number| units::size_meant(number, sensible)),
+        _ => None,
     };
+    let help = help.unwrap_or_else(|| units::SIZES.to_owned());
     let text = text_for(node, report, "a size in quotes", Some(&help))?;
     match units::size(text) {
         Ok(bytes) => Some(bytes),
@@ -139,9 +208,9 @@ pub(super) fn size(node: &Node, report: &Report<'_>) -> Option<u64> {
 }
 
 /// A size in bytes within bounds.
-pub(super) fn size_in(bounds: std::ops::RangeInclusive<u64>) -> impl Fn(&Node, &Report<'_>) -> Option<u64> {
+pub(super) fn size_in(bounds: RangeInclusive<u64>) -> impl Fn(&Node, &Report<'_>) -> Option<u64> {
     move |node, report| {
-        let bytes = size(node, report)?;
+        let bytes = any_size(node, report, |bytes| bounds.contains(&bytes))?;
         if bounds.contains(&bytes) {
             return Some(bytes);
         }
@@ -151,7 +220,7 @@ pub(super) fn size_in(bounds: std::ops::RangeInclusive<u64>) -> impl Fn(&Node, &
 }
 
 /// A whole number within bounds.
-pub(super) fn integer(bounds: std::ops::RangeInclusive<usize>) -> impl Fn(&Node, &Report<'_>) -> Option<usize> {
+pub(super) fn integer(bounds: RangeInclusive<usize>) -> impl Fn(&Node, &Report<'_>) -> Option<usize> {
     move |node, report| {
         let number = match &node.value {
             Value::Integer(number) => Some(*number),
@@ -178,17 +247,18 @@ pub(super) fn integer(bounds: std::ops::RangeInclusive<usize>) -> impl Fn(&Node,
 
 /// A number from 0 to 1.
 pub(super) fn fraction(node: &Node, report: &Report<'_>) -> Option<f64> {
+    const HELP: &str = "write a number from 0 to 1, such as 0.1, without quotes";
     let number = match &node.value {
         Value::Integer(number) => Some(*number as f64),
         Value::Float(text) | Value::Untyped(text) => text.parse().ok(),
         _ => {
             let message = format!("a number is expected, and this is {}", node.kind());
-            return report.add(Problem::new(&node.at, message).help("write 0.1, without quotes, for a tenth"));
+            return report.add(Problem::new(&node.at, message).help(HELP));
         }
     };
     number
         .filter(|number: &f64| (0.0..=1.0).contains(number))
-        .or_else(|| report.add(Problem::new(&node.at, "this must be at least 0 and at most 1")))
+        .or_else(|| report.add(Problem::new(&node.at, "this must be at least 0 and at most 1").help(HELP)))
 }
 
 /// `true` or `false`.
@@ -245,7 +315,10 @@ pub(super) fn list<T>(kind: impl Fn(&Node, &Report<'_>) -> Option<T>) -> impl Fn
         Value::String(text) => report.add(
             Problem::new(&node.at, "a list is expected, and this is a string").help(format!("write [\"{text}\"]")),
         ),
-        _ => report.add(Problem::new(&node.at, format!("a list is expected, and this is {}", node.kind()))),
+        _ => report.add(
+            Problem::new(&node.at, format!("a list is expected, and this is {}", node.kind()))
+                .help("write a list, as in [\"a\", \"b\"]"),
+        ),
     }
 }
 
@@ -255,7 +328,13 @@ pub(super) fn parsed<T>(
     help: &'static str,
 ) -> impl Fn(&Node, &Report<'_>) -> Option<T> {
     move |node, report| {
-        let text = text(node, report)?;
+        let instead = match &node.value {
+            _ if !help.is_empty() => Some(help.to_owned()),
+            Value::Integer(number) => Some(format!("write \"{number}\"")),
+            Value::Float(number) => Some(format!("write \"{number}\"")),
+            _ => None,
+        };
+        let text = text_for(node, report, "a string", instead.as_deref())?;
         parse(text).map_or_else(
             |message| {
                 let problem = Problem::new(&node.at, message);

@@ -7,7 +7,7 @@ use http::HeaderName;
 use super::error::{Problem, Report};
 use super::node::{Node, Value};
 use super::policy::{CookieRule, NamePattern, QueryRule};
-use super::read::{Section, duration, list, one_of, parsed, text, within, word};
+use super::read::{Section, lifetime, list, one_of, parsed, text, within, word};
 use crate::route::{MethodClass, MethodMask};
 use crate::template::{Pattern, Template, TemplateError};
 
@@ -28,13 +28,13 @@ fn template_problem<T>(node: &Node, text: &str, error: TemplateError, report: &R
 
 /// A path pattern; an error points at its part of the string.
 pub(super) fn path_pattern(node: &Node, report: &Report<'_>) -> Option<Pattern> {
-    let text = text(node, report)?;
+    let text = text(node, report, "write a path, as in \"/users/{id}\"")?;
     Pattern::parse(text).map_or_else(|error| template_problem(node, text, error, report), Some)
 }
 
 /// A template with the pattern's parameters; an error points at its part of the string.
 pub(super) fn template(node: &Node, params: &[String], report: &Report<'_>) -> Option<Template> {
-    let text = text(node, report)?;
+    let text = text(node, report, "write text, as in \"user:{id}\"")?;
     Template::parse(text, params).map_or_else(|error| template_problem(node, text, error, report), Some)
 }
 
@@ -77,6 +77,7 @@ pub(super) fn query(node: &Node, report: &Report<'_>) -> Option<(QueryRule, bool
     let rule = match (section.get("only"), section.get("except")) {
         (Some(_), None) => section.read("only", names()).map(QueryRule::Only),
         (None, Some(_)) => section.read("except", names()).map(QueryRule::Except),
+        (None, None) if !section.is_sure(&["only", "except"]) => None,
         (only, _) => {
             let message =
                 if only.is_some() { "`only` and `except` exclude each other" } else { "`query` names no parameters" };
@@ -97,7 +98,7 @@ pub(super) fn cookies(node: &Node, report: &Report<'_>) -> Option<CookieRule> {
     let section = Section::new("`cookies`", &["key"], Some(node), report);
     let names = match section.read("key", list(parsed(cookie_name, ""))) {
         Some(names) if !names.is_empty() => Some(names),
-        None if section.get("key").is_some() => None,
+        None if !section.is_sure(&["key"]) => None,
         _ => report.add(
             Problem::new(&section.at("key"), "`cookies` names no cookie")
                 .help("write { key = [\"tenant\"] }, or \"ignore\""),
@@ -117,7 +118,7 @@ fn cookie_name(text: &str) -> Result<String, String> {
 
 /// The name of a request field that can be in the key.
 pub(super) fn vary_field(node: &Node, report: &Report<'_>) -> Option<HeaderName> {
-    let name = text(node, report)?;
+    let name = text(node, report, "write a field's name, as in \"accept-language\"")?;
     let (message, help) = match name.to_ascii_lowercase().as_str() {
         "*" => {
             ("`*` would make every request differ from every other".to_owned(), "to store nothing, write cache = false")
@@ -141,7 +142,7 @@ pub(super) fn ttl_by_status(node: &Node, report: &Report<'_>) -> Option<Vec<(u16
     let read: Vec<Option<(u16, Duration)>> = entries
         .iter()
         .map(|entry| {
-            let ttl = duration(&entry.node, report);
+            let ttl = lifetime(&entry.node, report);
             let status = status(&entry.key).or_else(|| {
                 report.add(
                     Problem::new(&entry.key_at, format!("`{}` is no status of a response", entry.key))

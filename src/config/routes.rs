@@ -5,7 +5,7 @@ use super::node::{Node, Value};
 use super::policy::{
     AuthorizationRule, Coherence, DEFAULT_MAX_OBJECT, DEFAULT_ROUTE, Inputs, OriginRule, RoutePolicy, Source,
 };
-use super::read::{Section, boolean, duration, fraction, list, one_of, parsed, size_in};
+use super::read::{Section, boolean, fraction, lifetime, list, one_of, parsed, size_in};
 use super::route_values::{cookies, methods, path_pattern, query, route_name, template, ttl_by_status, vary_field};
 use super::schema;
 use super::units::show_size;
@@ -19,6 +19,8 @@ struct Read {
     name_at: Origin,
     match_at: Origin,
     key_at: Origin,
+    /// Nothing in it is wrong.
+    sound: bool,
 }
 
 /// Reads all routes; the default one is added where none matches everything.
@@ -33,7 +35,6 @@ pub(super) fn routes(node: Option<&Node>, memory: u64, report: &Report<'_>) -> V
         }
     };
     let read: Vec<Option<Read>> = items.iter().map(|item| route(item, memory, report)).collect();
-    let complete = read.iter().all(Option::is_some);
     let mut routes: Vec<Read> = read.into_iter().flatten().collect();
     check_names(&routes, report);
     check_keys(&routes, report);
@@ -45,15 +46,17 @@ pub(super) fn routes(node: Option<&Node>, memory: u64, report: &Report<'_>) -> V
             name_at: Origin::Whole,
             match_at: Origin::Whole,
             key_at: Origin::Whole,
+            sound: true,
         });
     }
-    if complete {
-        check_conflicts(&routes, report);
-    }
+    // Which requests a route is for, with something wrong in it, is not known.
+    let sound: Vec<&Read> = routes.iter().filter(|route| route.sound).collect();
+    check_conflicts(&sound, report);
     routes.into_iter().map(|route| route.policy).collect()
 }
 
 fn route(node: &Node, memory: u64, report: &Report<'_>) -> Option<Read> {
+    let before = report.count();
     let section = Section::new("[[route]]", schema::ROUTE, Some(node), report);
     let s = &section;
     let source = match report.place(&node.at) {
@@ -62,6 +65,7 @@ fn route(node: &Node, memory: u64, report: &Report<'_>) -> Option<Read> {
     };
     let name = match s.get("name") {
         Some(_) => s.read("name", parsed(route_name, "")),
+        None if !s.is_sure(&["name"]) => None,
         None => report.add(
             Problem::new(&node.at, "the route has no name").help("write name = \"users\"; metrics and logs call it so"),
         ),
@@ -70,7 +74,7 @@ fn route(node: &Node, memory: u64, report: &Report<'_>) -> Option<Read> {
         Some(_) => s.read("match", path_pattern),
         None => Some(Pattern::everything()),
     };
-    let sound = name.is_some() && pattern.is_some();
+    let known = name.is_some() && pattern.is_some();
     let params = pattern.as_ref().map(|pattern| pattern.params().to_vec());
     let mut policy = RoutePolicy::new(name.unwrap_or_default(), pattern.unwrap_or_else(Pattern::everything), source);
     read_match(s, &mut policy);
@@ -83,10 +87,10 @@ fn route(node: &Node, memory: u64, report: &Report<'_>) -> Option<Read> {
     read_request(s, &mut policy);
     read_response(s, &mut policy, memory);
     check_contradictions(s, &policy);
-    let read =
-        Read { policy, at: node.at.clone(), name_at: s.at("name"), match_at: s.at("match"), key_at: s.at("key") };
+    let (name_at, match_at, key_at) = (s.at("name"), s.at("match"), s.at("key"));
     section.finish();
-    sound.then_some(read)
+    let sound = report.count() == before;
+    known.then_some(Read { policy, at: node.at.clone(), name_at, match_at, key_at, sound })
 }
 
 fn read_match(s: &Section<'_, '_, '_>, policy: &mut RoutePolicy) {
@@ -112,12 +116,12 @@ fn read_request(s: &Section<'_, '_, '_>, policy: &mut RoutePolicy) {
 fn read_response(s: &Section<'_, '_, '_>, policy: &mut RoutePolicy, memory: u64) {
     const ORIGIN: &[(&str, OriginRule)] =
         &[("respect", OriginRule::Respect), ("override", OriginRule::Override), ("cap", OriginRule::Cap)];
-    policy.ttl = s.read("ttl", duration);
+    policy.ttl = s.read("ttl", lifetime);
     s.set("ttl_by_status", ttl_by_status, &mut policy.ttl_by_status);
     s.set("ttl_jitter", fraction, &mut policy.ttl_jitter);
     s.set("origin", one_of(ORIGIN), &mut policy.origin);
-    policy.stale_while_revalidate = s.read("stale_while_revalidate", duration);
-    policy.stale_if_error = s.read("stale_if_error", duration);
+    policy.stale_while_revalidate = s.read("stale_while_revalidate", lifetime);
+    policy.stale_if_error = s.read("stale_if_error", lifetime);
     s.set(
         "coherence",
         one_of(&[("bounded", Coherence::Bounded), ("strict", Coherence::Strict)]),
@@ -150,8 +154,9 @@ fn check_contradictions(s: &Section<'_, '_, '_>, policy: &RoutePolicy) {
     let add = |key, message: String, help: &str| {
         let _: Option<()> = s.report.add(Problem::new(&s.at(key), message).help(help));
     };
+    let sure = s.is_sure(&["ttl", "ttl_by_status"]);
     let lasting = s.get("ttl").is_some() || s.get("ttl_by_status").is_some();
-    if policy.origin != OriginRule::Respect && !lasting {
+    if policy.origin != OriginRule::Respect && sure && !lasting {
         let word = policy.origin.as_str();
         add("origin", format!("`origin = \"{word}\"` has no `ttl` to go by"), "add ttl = \"60s\" to the route");
     }
@@ -175,8 +180,9 @@ fn check_names(routes: &[Read], report: &Report<'_>) {
     for (index, route) in routes.iter().enumerate() {
         let name = &route.policy.name;
         if let Some(first) = routes[..index].iter().find(|other| other.policy.name == *name) {
-            let message = format!("the name `{name}` is taken by the route at {}", report.place(&first.at));
-            let _: Option<()> = report.add(Problem::new(&route.name_at, message).help("give each route its own name"));
+            let message = format!("the name `{name}` is taken by another route");
+            let help = format!("give each route its own name; the first is at {}", report.place(&first.name_at));
+            let _: Option<()> = report.add(Problem::new(&route.name_at, message).help(help));
         }
         if name == DEFAULT_ROUTE && !route.policy.matches_everything() {
             let message = "the name `default` is for the route that matches everything";
@@ -211,7 +217,7 @@ fn covers_everything(routes: &[Read]) -> bool {
         == MethodMask::ALL
 }
 
-fn check_conflicts(routes: &[Read], report: &Report<'_>) {
+fn check_conflicts(routes: &[&Read], report: &Report<'_>) {
     let policies: Vec<RoutePolicy> = routes.iter().map(|route| route.policy.clone()).collect();
     let Err(conflicts) = Routes::build(&policies) else {
         return;
@@ -219,11 +225,18 @@ fn check_conflicts(routes: &[Read], report: &Report<'_>) {
     for conflict in conflicts {
         let (at, message, help) = match conflict {
             RouteConflict::Tie { first, second, methods } => {
+                let methods = match methods {
+                    MethodMask::ALL => "every method".to_owned(),
+                    some => some.to_string(),
+                };
                 let message = format!(
                     "the routes `{}` and `{}` both match {methods} of `{}`, and neither is more specific",
                     policies[first].name, policies[second].name, policies[second].pattern
                 );
-                let help = format!("the first is at {}", report.place(&routes[first].at));
+                let help = format!(
+                    "remove one, or give it `host` or `methods`; the first is at {}",
+                    report.place(&routes[first].at)
+                );
                 (second, message, help)
             }
             RouteConflict::Shadowed { route, by } => {

@@ -6,8 +6,8 @@ use http::uri::Authority;
 use ipnet::IpNet;
 
 use super::error::{Problem, Report};
-use super::node::Node;
-use super::read::{Section, boolean, duration, integer, list, one_of, parsed, size, size_in, text, timeout};
+use super::node::{Node, Value};
+use super::read::{Section, boolean, duration, integer, list, memory, one_of, parsed, size, size_in, text, timeout};
 use super::settings::{
     Admin, HostHeader, InvalidationConfig, Listen, Log, LogFormat, LogLevel, Store, Upstream, UpstreamUrl,
 };
@@ -20,8 +20,8 @@ const MIN_TOKEN: usize = 16;
 pub(super) fn listen(section: Section<'_, '_, '_>) -> Listen {
     let mut listen = Listen::default();
     let s = &section;
-    s.set("proxy", parsed(address, ADDRESS), &mut listen.proxy);
-    s.set("admin", parsed(address, ADDRESS), &mut listen.admin);
+    s.set("proxy", address, &mut listen.proxy);
+    s.set("admin", address, &mut listen.admin);
     s.set("workers", integer(0..=1024), &mut listen.workers);
     s.set("max_connections", integer(1..=1_000_000), &mut listen.max_connections);
     s.set("header_timeout", timeout, &mut listen.header_timeout);
@@ -34,12 +34,12 @@ pub(super) fn listen(section: Section<'_, '_, '_>) -> Listen {
     }
     s.set("max_body", size, &mut listen.max_body);
     s.set("drain_timeout", duration, &mut listen.drain_timeout);
-    if listen.proxy == listen.admin && listen.proxy.port() != 0 {
+    if s.is_sure(&["proxy", "admin"]) && listen.proxy == listen.admin && listen.proxy.port() != 0 {
         let message = format!("`proxy` and `admin` are both {}", listen.proxy);
         let at = s.get("admin").map_or_else(|| s.at("proxy"), |node| node.at.clone());
         let _: Option<()> = s.report.add(Problem::new(&at, message).help("give each a port of its own"));
     }
-    if listen.max_uri as u64 > listen.max_header {
+    if s.is_sure(&["max_uri", "max_header"]) && listen.max_uri as u64 > listen.max_header {
         let message = "`max_uri` is larger than `max_header`, of which it is a part";
         let at = s.get("max_uri").map_or_else(|| s.at("max_header"), |node| node.at.clone());
         let _: Option<()> = s.report.add(Problem::new(&at, message).help("make `max_header` larger than `max_uri`"));
@@ -53,6 +53,7 @@ pub(super) fn upstream(section: Section<'_, '_, '_>) -> Option<Upstream> {
     let s = &section;
     let url = match s.get("url") {
         Some(node) => parsed(upstream_url, "an upstream is given as \"http://127.0.0.1:9000\", with a path if it has one")(node, s.report),
+        None if !s.is_sure(&["url"]) => None,
         None => s.report.add(
             Problem::new(&s.at, "upstream.url is missing: where is the API?").help(
                 "write url = \"http://127.0.0.1:9000\" under [upstream], set ASIDECAR_UPSTREAM__URL, or give --upstream URL",
@@ -80,7 +81,7 @@ pub(super) fn upstream(section: Section<'_, '_, '_>) -> Option<Upstream> {
         list(parsed(network, "a network is written as \"10.0.0.0/8\" or \"fd00::/8\", an address as \"10.0.0.1\"")),
         &mut upstream.trusted_proxies,
     );
-    if upstream.first_byte_timeout > upstream.timeout {
+    if s.is_sure(&["first_byte_timeout", "timeout"]) && upstream.first_byte_timeout > upstream.timeout {
         let message = format!(
             "`first_byte_timeout` is longer than `timeout`, {}, and would never be reached",
             show_duration(upstream.timeout)
@@ -93,21 +94,23 @@ pub(super) fn upstream(section: Section<'_, '_, '_>) -> Option<Upstream> {
     known.then_some(upstream)
 }
 
-pub(super) fn store(section: Section<'_, '_, '_>) -> Store {
+/// The store, and the most that memory lets an entry have: 0 if that is not bounded, or not known.
+pub(super) fn store(section: Section<'_, '_, '_>) -> (Store, u64) {
     let mut store = Store::default();
     let s = &section;
-    s.set("memory", size, &mut store.memory);
+    s.set("memory", memory, &mut store.memory);
     store.memory_ttl_max = s.read("memory_ttl_max", timeout);
     store.redis = s.read("redis", redis_url);
     s.set("namespace", parsed(namespace, ""), &mut store.namespace);
     s.set("redis_timeout", timeout, &mut store.redis_timeout);
-    if store.memory == 0 && s.get("redis").is_none() {
+    if s.is_sure(&["memory", "redis"]) && store.memory == 0 && store.redis.is_none() {
         let message = "without memory and without Redis there is nowhere to keep a response";
         let help = "give `memory` a size, or set `redis`";
         let _: Option<()> = s.report.add(Problem::new(&s.at("memory"), message).help(help));
     }
+    let largest = if s.is_sure(&["memory"]) { store.memory } else { 0 };
     section.finish();
-    store
+    (store, largest)
 }
 
 pub(super) fn invalidation(section: Section<'_, '_, '_>) -> InvalidationConfig {
@@ -118,7 +121,7 @@ pub(super) fn invalidation(section: Section<'_, '_, '_>) -> InvalidationConfig {
     s.set("heartbeat", timeout, &mut invalidation.heartbeat);
     s.set("table_size", integer(1_000..=1_000_000_000), &mut invalidation.table_size);
     invalidation.retain = s.read("retain", timeout);
-    if invalidation.heartbeat >= invalidation.max_lag {
+    if s.is_sure(&["heartbeat", "max_lag"]) && invalidation.heartbeat >= invalidation.max_lag {
         let message = format!(
             "`heartbeat`, {}, must be shorter than `max_lag`, {}: one late heartbeat would end all trust",
             show_duration(invalidation.heartbeat),
@@ -159,12 +162,20 @@ pub(super) fn log(section: Section<'_, '_, '_>) -> Log {
 const ADDRESS: &str =
     "an address is an IP address and a port, as in \"127.0.0.1:8080\", \"0.0.0.0:8080\", \"[::]:8080\"";
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+fn address(node: &Node, report: &Report<'_>) -> Option<SocketAddr> {
+    let help = match &node.value {
+        Value::Integer(port) if u16::try_from(*port).is_ok() => format!("write \"127.0.0.1:{port}\""),
+        _ => ADDRESS.to_owned(),
+    };
+    let text = text(node, report, &help)?;
     let numeric = match text.strip_prefix("localhost:") {
         Some(port) => format!("127.0.0.1:{port}"),
         None => text.to_owned(),
     };
-    numeric.parse().map_err(|_| format!("`{text}` is no address to listen on"))
+    numeric
+        .parse()
+        .ok()
+        .or_else(|| report.add(Problem::new(&node.at, format!("`{text}` is no address to listen on")).help(ADDRESS)))
 }
 
 fn upstream_url(text: &str) -> Result<UpstreamUrl, String> {
@@ -222,7 +233,7 @@ fn network(text: &str) -> Result<IpNet, String> {
 /// Secret: the URL may hold a password, so neither it nor its line is repeated.
 fn redis_url(node: &Node, report: &Report<'_>) -> Option<String> {
     let help = "Redis is given as \"redis://127.0.0.1:6379/0\", \"rediss://user:password@host:6380\" or \"unix:///run/redis.sock\"";
-    let url = text(node, report)?;
+    let url = text(node, report, "write \"redis://127.0.0.1:6379/0\"")?;
     match check_redis(url) {
         Ok(()) => Some(url.to_owned()),
         Err(message) => report.add(Problem::new(&node.at, message).help(help).secret()),
@@ -289,10 +300,10 @@ fn host_name(text: &str) -> Result<String, String> {
 fn token(node: &Node, report: &Report<'_>) -> Option<String> {
     let help = "`openssl rand -hex 32` makes a good one";
     // The kind of a value that is no string is said without its text, which may be the secret itself.
-    if !matches!(node.value, super::node::Value::String(_) | super::node::Value::Untyped(_)) {
+    if !matches!(node.value, Value::String(_) | Value::Untyped(_)) {
         return report.add(Problem::new(&node.at, "the token must be a string").help(help).secret());
     }
-    let token = text(node, report)?;
+    let token = text(node, report, help)?;
     let problem = if token.chars().count() < MIN_TOKEN {
         format!("the token is shorter than {MIN_TOKEN} characters")
     } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {

@@ -34,7 +34,7 @@ a.toml:3:11: a whole number is expected, and this is the number 4.7
 a.toml:6:10: a size in quotes is expected, and this is the number 256
   6 | memory = 256
     |          ^^^
-  = write "256"
+  = write "256MiB"
 
 a.toml:11:13: unknown parameter `{ident}`
   11 | key = "user:{ident}"
@@ -166,14 +166,11 @@ fn what_contradicts_itself_is_refused() {
             "a.toml:5:14: `max_object`, 1GiB, is larger than the memory for all entries, 256MiB",
         ),
         (route("methods = [\"HEAD\"]"), "a.toml:5:11: HEAD goes with GET"),
-        (
-            route("match = \"/x\"\n[[route]]\nname = \"r\""),
-            "a.toml:7:8: the name `r` is taken by the route at a.toml:3:1",
-        ),
+        (route("match = \"/x\"\n[[route]]\nname = \"r\""), "a.toml:7:8: the name `r` is taken by another route"),
         ("[[route]]\nname = \"default\"\nmatch = \"/x\"".to_owned(), "a.toml:4:8: the name `default` is for"),
         (
             route("match = \"/a/{x}\"\n[[route]]\nname = \"s\"\nmatch = \"/a/{y}\""),
-            "a.toml:8:9: the routes `r` and `s` both match GET, POST, PUT, PATCH, DELETE, OPTIONS, OTHER of `/a/{y}`",
+            "a.toml:8:9: the routes `r` and `s` both match every method of `/a/{y}`, and neither is more specific",
         ),
         (
             route("match = \"/a/{x}\"\nkey = \"k:{x}\"\n[[route]]\nname = \"s\"\nmatch = \"/b/{y}\"\nkey = \"k:{y}\""),
@@ -250,4 +247,119 @@ fn upstream_urls_are_checked() {
     }
     assert_eq!(url("HTTPS://[::1]:9/a/b/").unwrap().upstream.url.to_string(), "https://[::1]:9/a/b");
     assert_eq!(url("http://localhost").unwrap().upstream.url.port(), 80);
+}
+
+#[test]
+fn a_lifetime_that_would_be_cut_at_run_time_is_refused() {
+    const WANTED: &str = "entries live at most 7 days, since invalidations are remembered for as long";
+    for key in ["ttl", "stale_while_revalidate", "stale_if_error"] {
+        let told = errors(&format!("[[route]]\nname = \"x\"\n{key} = \"7d1ms\""));
+        assert!(told.contains(WANTED) && told.ends_with("\n  = write \"7d\""), "{key}: {told}");
+        assert!(toml(&format!("[[route]]\nname = \"x\"\n{key} = \"7d\"")).is_ok(), "{key}");
+    }
+    let told = errors("[[route]]\nname = \"x\"\nttl_by_status = { 404 = \"8d\", 5xx = \"1s\" }");
+    assert!(told.starts_with(&format!("a.toml:5:25: {WANTED}")), "{told}");
+}
+
+#[test]
+fn a_size_without_a_unit_is_never_suggested_as_so_many_bytes() {
+    for (text, wanted) in [
+        ("[store]\nmemory = 256", "= write \"256MiB\""),
+        ("[store]\nmemory = 0", "= write \"0\""),
+        ("[store]\nmemory = 268435456", "= write \"256MiB\""),
+        ("[listen]\nmax_header = 16", "= write \"16MiB\" or \"16KiB\""),
+        ("[listen]\nmax_header = 16384", "= write \"16KiB\""),
+        ("[listen]\nmax_uri = 10", "= write \"10KiB\""),
+        ("[listen]\nmax_uri = 300000000", "= a size is"),
+        ("[[route]]\nname = \"x\"\nmax_object = 500", "= write \"500MiB\" or \"500KiB\"; \"500\" would be bytes"),
+        ("[[route]]\nname = \"x\"\nmax_object = -1", "= a size is"),
+    ] {
+        let told = errors(text);
+        assert!(told.contains(&format!("\n  {wanted}")), "{wanted}\n--- is not in\n{told}");
+    }
+}
+
+#[test]
+fn a_memory_that_can_hold_nothing_is_refused() {
+    for (text, help) in [("256", "write \"256MiB\""), ("1", "write \"1MiB\""), ("1023KiB", "write \"1MiB\" or more")] {
+        let told = errors(&format!("[store]\nmemory = \"{text}\""));
+        assert!(told.starts_with("a.toml:4:10: this is too small to hold anything; \"0\" turns memory off"), "{told}");
+        assert!(told.ends_with(&format!("\n  = {help}")), "{told}");
+    }
+    assert!(toml("[store]\nmemory = \"0\"\nredis = \"redis://r\"").is_ok());
+    let told = with_env(&[("ASIDECAR_STORE__MEMORY", "256")]).unwrap_err().to_string();
+    assert!(told.starts_with("ASIDECAR_STORE__MEMORY: this is too small"), "{told}");
+}
+
+#[test]
+fn a_wrong_kind_is_told_with_what_to_write_instead() {
+    let route = |rest: &str| format!("[[route]]\nname = \"x\"\n{rest}");
+    for (text, wanted) in [
+        ("[store]\nredis = true".to_owned(), "write \"redis://127.0.0.1:6379/0\""),
+        ("[listen]\nproxy = 8080".to_owned(), "write \"127.0.0.1:8080\""),
+        ("[listen]\nadmin = true".to_owned(), "an address is an IP address and a port"),
+        ("[store]\nnamespace = 7".to_owned(), "write \"7\""),
+        (route("ttl_jitter = 10"), "write a number from 0 to 1, such as 0.1"),
+        (route("ttl_jitter = \"10%\""), "write a number from 0 to 1, such as 0.1"),
+        (route("ttl = 1.5"), "write \"1500ms\""),
+        (route("ttl = 2.0"), "write \"2s\" for 2.0 seconds"),
+        (route("ttl = -1.5"), "a duration is"),
+        (route("ttl = 1e300"), "a duration is"),
+        (route("match = 1"), "write a path, as in \"/users/{id}\""),
+        (route("key = true"), "write text, as in \"user:{id}\""),
+        (route("tags = 1"), "write a list, as in [\"a\", \"b\"]"),
+    ] {
+        let told = errors(&text);
+        assert!(told.contains(&format!("\n  = {wanted}")), "{wanted}\n--- is not in\n{told}");
+    }
+}
+
+#[test]
+fn what_only_follows_from_another_error_is_not_told() {
+    let url = "upstream.url = \"http://a\"\n";
+    let route = |rest: &str| format!("{url}[[route]]\nname = \"x\"\n{rest}");
+    for (text, wanted) in [
+        ("[upstrem]\nurl = \"http://a\"".to_owned(), "a.toml:1:2: unknown key `upstrem`"),
+        ("[upstream]\nurll = \"http://a\"".to_owned(), "a.toml:2:1: unknown key `urll`"),
+        (format!("{url}[[route]]\nnmae = \"x\""), "a.toml:3:1: unknown key `nmae`"),
+        (route("origin = \"cap\"\ntll = \"60s\""), "a.toml:5:1: unknown key `tll`"),
+        (route("query = { onyl = [\"a\"] }"), "a.toml:4:11: unknown key `onyl`"),
+        (route("cookies = { kye = [\"a\"] }"), "a.toml:4:13: unknown key `kye`"),
+        (route("methods = [\"GET\", \"post\"]\ninvalidates = [\"x\"]"), "a.toml:4:19: unknown value `post`"),
+        (route("max_object = \"1GiB\"\n[stor]\nmemory = \"4GiB\""), "a.toml:5:2: unknown key `stor`"),
+        (route("max_object = \"1GiB\"\n[store]\nmemory = 4294967296"), "a.toml:6:10: a size in quotes"),
+        (format!("{url}[store]\nmemory = \"0\"\nredsi = \"redis://r\""), "a.toml:4:1: unknown key `redsi`"),
+        (format!("{url}[invalidation]\nheartbeat = \"5s\"\nmax_lagg = \"9s\""), "a.toml:4:1: unknown key `max_lagg`"),
+        (format!("{url}[invalidation]\nheartbeat = \"5s\"\nmax_lag = 9"), "a.toml:4:11: a duration in quotes"),
+        (format!("{url}[upstream2]"), "a.toml:2:2: unknown key `upstream2`"),
+        (
+            route("match = \"/a\"\n[[route]]\nname = \"y\"\nmatch = \"/a\"\nmethods = [\"get\"]"),
+            "a.toml:8:12: unknown value `get`",
+        ),
+    ] {
+        let failed = Config::parse("a.toml", &text, Format::Toml).unwrap_err();
+        let told = failed.to_string();
+        assert!(told.starts_with(wanted), "{wanted}\n--- does not begin\n{told}");
+        assert_eq!(failed.errors().len(), 1, "{told}");
+    }
+    // A section that is just not there, and routes that are sound, are judged beside any other error.
+    let told = Config::parse("a.toml", "[lisen]\n", Format::Toml).unwrap_err().to_string();
+    assert!(told.contains("upstream.url is missing"), "{told}");
+    let told = errors(
+        "[[route]]\nname = \"x\"\nmatch = \"/a\"\n[[route]]\nname = \"y\"\nmatch = \"/a\"\n[[route]]\nname = \"z\"\nttl = 1",
+    );
+    assert!(told.contains("the routes `x` and `y` both match") && told.contains("write \"1s\""), "{told}");
+}
+
+#[test]
+fn two_routes_for_the_same_requests_are_told_what_to_change() {
+    let told = errors("[[route]]\nname = \"x\"\nmatch = \"/a\"\n[[route]]\nname = \"y\"\nmatch = \"/a\"");
+    assert!(told.ends_with("\n  = remove one, or give it `host` or `methods`; the first is at a.toml:3:1"), "{told}");
+}
+
+#[test]
+fn the_name_that_is_taken_is_pointed_at() {
+    let text = "[[route]]\nmatch = \"/x\"\nname = \"r\"\n[[route]]\nname = \"r\"";
+    let told = errors(text);
+    assert!(told.contains("the first is at a.toml:5:8"), "{told}");
 }

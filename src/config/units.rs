@@ -45,6 +45,12 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(millis))
 }
 
+/// A number of seconds with a fraction, if whole milliseconds can say it.
+pub(super) fn seconds(text: &str) -> Option<Duration> {
+    let seconds = Duration::try_from_secs_f64(text.parse().ok()?).ok()?;
+    (seconds <= LONGEST && seconds.subsec_nanos().is_multiple_of(1_000_000)).then_some(seconds)
+}
+
 /// Parses a size in bytes; the error says what is wrong, and [`SIZES`] what is right.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 10] = [
@@ -102,6 +108,21 @@ pub(super) fn show_size(bytes: u64) -> String {
         }
     }
     bytes.to_string()
+}
+
+/// What to write for a number without a unit, of the `sensible` sizes: few who write 256 mean so many bytes.
+pub(super) fn size_meant(number: u64, sensible: impl Fn(u64) -> bool) -> Option<String> {
+    let shown = show_size(number);
+    let exact = number == 0 || number >= 1 << 20 || shown.ends_with('B');
+    if exact && sensible(number) {
+        return Some(format!("write \"{shown}\""));
+    }
+    let scaled = [(1 << 20, "MiB"), (1 << 10, "KiB")]
+        .into_iter()
+        .filter(|(scale, _)| number < 1 << 20 && number.checked_mul(*scale).is_some_and(&sensible));
+    let forms: Vec<String> = scaled.map(|(_, unit)| format!("\"{number}{unit}\"")).collect();
+    let bytes = if sensible(number) { format!("; \"{number}\" would be bytes") } else { String::new() };
+    (!forms.is_empty()).then(|| format!("write {}{bytes}", forms.join(" or ")))
 }
 
 /// Digits, then the unit after them, then the rest.
