@@ -3,9 +3,7 @@
 //! RFC 9111 section 3 and the route's policy meet here. What is personal (credentials, cookies, `private`) is
 //! kept only where the route or the response says so in so many words.
 
-use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, SET_COOKIE, TRAILER, TRANSFER_ENCODING,
-};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, SET_COOKIE, TRAILER};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::config::{AuthorizationRule, CookieRule, OriginRule, RoutePolicy};
@@ -61,8 +59,8 @@ pub enum Plan {
     Write,
 }
 
-/// Decides what is done with a request.
-pub fn plan(policy: &RoutePolicy, method: &Method, headers: &HeaderMap, cc: &CacheControl) -> Plan {
+/// Decides what is done with a request. `has_body` says that content follows its head, announced or not.
+pub fn plan(policy: &RoutePolicy, method: &Method, headers: &HeaderMap, cc: &CacheControl, has_body: bool) -> Plan {
     if !method.is_safe() {
         return Plan::Write;
     }
@@ -72,8 +70,6 @@ pub fn plan(policy: &RoutePolicy, method: &Method, headers: &HeaderMap, cc: &Cac
     if !policy.cache {
         return Plan::Bypass(Bypass::Route);
     }
-    let has_body =
-        headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|l| l.as_bytes() != b"0");
     if has_body {
         return Plan::Bypass(Bypass::Body);
     }
@@ -197,7 +193,7 @@ mod tests {
     }
     fn planned(p: &RoutePolicy, method: &Method, lines: &[(&'static str, &str)]) -> Plan {
         let h = headers(lines);
-        plan(p, method, &h, &CacheControl::of(&h))
+        plan(p, method, &h, &CacheControl::of(&h), h.get(CONTENT_LENGTH).is_some_and(|l| l != "0"))
     }
 
     #[test]

@@ -29,6 +29,7 @@ use crate::freshness;
 use crate::invalidation::log::Stamp;
 use crate::invalidation::position::Position;
 use crate::invalidation::table::Standing;
+use crate::invalidation::{TagId, TagKind};
 use crate::metrics::StatusClass;
 use crate::problem::Problem;
 use crate::proxy::Proxy;
@@ -224,6 +225,10 @@ impl Proxy {
             Err(_) => metrics.upstream(StatusClass::Failed),
         }
         let mut response = outcome?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked for that.
+            return Err(Problem::Broken);
+        }
         let version = response.version();
         respond::receive(response.headers_mut(), version, &self.core.clock);
         Ok(response)
@@ -254,6 +259,9 @@ impl Proxy {
                 key.into()
             }
         };
+        if variants.is_some() {
+            tags.ids.push(TagId::of(TagKind::Key, key.as_bytes()));
+        }
         let head = Entry {
             key,
             base: order.base,
@@ -352,6 +360,9 @@ impl Proxy {
             Err(reason) => {
                 self.metrics(order).not_stored(reason);
                 self.core.memory.remove(&stale.key);
+                if let Some(shared) = &self.core.shared {
+                    shared.remove(&stale.key).await;
+                }
                 lead.leave();
                 lead.publish(Progress::NotStorable(reason));
                 let once = Entry { headers: merged, body, birth: timing.responded, ..shell(stale) };

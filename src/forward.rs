@@ -78,6 +78,24 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes the fields that a request's Connection names, and nothing else: so early that nothing is keyed or
+/// decided by a field that goes no further. The fields that say how this connection goes on stay for now.
+pub fn remove_nominated(headers: &mut HeaderMap) {
+    if !headers.contains_key(CONNECTION) {
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| split_list(line.as_bytes()))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .filter(|name| !HOP_BY_HOP.contains(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+}
+
 /// Whether a request asks to become a tunnel: an upgrade that Connection names (RFC 9110 section 7.8), with GET
 /// as WebSocket has it. Anything else goes its usual way without its Upgrade field, which every server may
 /// ignore: a write must not lose its invalidation to one, and `h2c`, which many clients offer by default, is

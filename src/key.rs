@@ -1,8 +1,8 @@
 //! The cache key: what identifies a response. Readable, and unambiguous whatever a client sends.
 //!
-//! `base[?query][#name=value]…`, where base is the route's template or `host/path`. A template's text holds
-//! neither `?` nor `#` and its parameters are escaped ([`crate::template`]); a path holds no `?`, a query no
-//! `#`; values behind `#` are escaped here. So two different requests never share a key by accident of
+//! `base[?query][#name=value]…`, where base is the route's template or `//host/path`. What a template renders
+//! holds no `//`, `?` or `#` ([`crate::template`]), so no request can reach another route's key by its Host; a
+//! path holds no `?`, a query no `#`; values behind `#` are escaped here. So two different requests never share a key by accident of
 //! delimiters. HEAD shares the key of GET.
 
 use std::fmt::Write;
@@ -65,11 +65,12 @@ pub fn build(policy: &RoutePolicy, request: &Keyed<'_>, out: &mut String) -> usi
     base
 }
 
-/// Writes the key's base to the empty `out`: the template, or `host/path`. At most [`MAX_KEY`] bytes.
+/// Writes the key's base to the empty `out`: the template, or `//host/path`. At most [`MAX_KEY`] bytes.
 pub fn base(policy: &RoutePolicy, host: &str, path: &str, params: &[&str], out: &mut String) {
     match &policy.key {
         Some(template) => template.render(params, out),
         None => {
+            out.push_str("//");
             out.push_str(host);
             out.push_str(path);
         }
@@ -109,7 +110,7 @@ fn push_query(policy: &RoutePolicy, query: Option<&str>, out: &mut String) {
     }
     let name = |pair: &str| pair.split('=').next().unwrap_or_default().len();
     let mut pairs: SmallVec<[&str; 16]> =
-        query.split('&').filter(|p| !p.is_empty() && policy.query.keeps(&p[..name(p)])).collect();
+        query.split('&').filter(|p| !p.is_empty() && kept(&policy.query, &p[..name(p)])).collect();
     if policy.sort {
         // Stable, so that repeated parameters keep their order, which may mean something.
         pairs.sort_by_key(|p| &p[..name(p)]);
@@ -118,6 +119,12 @@ fn push_query(policy: &RoutePolicy, query: Option<&str>, out: &mut String) {
         out.push(if at == 0 { '?' } else { '&' });
         out.push_str(pair);
     }
+}
+
+/// Whether a parameter is in the key. A name that is written in an odd way is: upstream may read it as one that
+/// the rule means to keep.
+fn kept(rule: &QueryRule, name: &str) -> bool {
+    name.contains(['%', '+', ';']) || rule.keeps(name)
 }
 
 /// The value of a cookie of that name, from all Cookie lines; the first one counts.
@@ -182,7 +189,7 @@ mod tests {
     #[test]
     fn without_a_template_the_key_is_host_path_and_query() {
         let p = RoutePolicy::default_route();
-        assert_eq!(key(&p, "/users/1", Some("b=2&a=1"), &[], &HeaderMap::new()), "h:1/users/1?b=2&a=1");
+        assert_eq!(key(&p, "/users/1", Some("b=2&a=1"), &[], &HeaderMap::new()), "//h:1/users/1?b=2&a=1");
     }
 
     #[test]
@@ -204,14 +211,23 @@ mod tests {
         let names = |n: &str| vec![NamePattern::parse(n).unwrap()];
         let q = Some("b=2&utm_x=1&a=1&a=0");
         for (query, sort, want) in [
-            (QueryRule::All, true, "h:1/?a=1&a=0&b=2&utm_x=1"),
-            (QueryRule::Ignore, false, "h:1/"),
-            (QueryRule::Only(names("a")), true, "h:1/?a=1&a=0"),
-            (QueryRule::Except(names("utm_*")), true, "h:1/?a=1&a=0&b=2"),
+            (QueryRule::All, true, "//h:1/?a=1&a=0&b=2&utm_x=1"),
+            (QueryRule::Ignore, false, "//h:1/"),
+            (QueryRule::Only(names("a")), true, "//h:1/?a=1&a=0"),
+            (QueryRule::Except(names("utm_*")), true, "//h:1/?a=1&a=0&b=2"),
         ] {
             let p = RoutePolicy { query, sort, ..RoutePolicy::default_route() };
             assert_eq!(key(&p, "/", q, &[], &HeaderMap::new()), want);
         }
+    }
+
+    #[test]
+    fn a_parameter_whose_name_is_encoded_is_in_the_key() {
+        let query = QueryRule::Only(vec![NamePattern::parse("page").unwrap()]);
+        let p = RoutePolicy { query, sort: true, ..RoutePolicy::default_route() };
+        let of = |q| key(&p, "/", Some(q), &[], &HeaderMap::new());
+        assert_eq!(of("page=1&x=2"), "//h:1/?page=1");
+        assert_ne!(of("page=1&%70age=2"), of("page=1"));
     }
 
     #[test]

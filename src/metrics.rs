@@ -52,6 +52,8 @@ words! {
         Get => "get",
         /// Storing an entry.
         Set => "set",
+        /// Removing an entry.
+        Remove => "remove",
         /// Appending to the invalidation log.
         Append => "append",
         /// Reading the invalidation log.

@@ -83,8 +83,12 @@ struct Done {
 impl Proxy {
     /// Answers a request that came on a connection.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>, from: &Connection) -> Response<Body> {
+        use http_body::Body as _;
         let began = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let tunnels = parts.version == Version::HTTP_11 && forward::asks_tunnel(&parts.method, &parts.headers);
+        // What is matched, keyed and judged is what goes upstream.
+        forward::remove_nominated(&mut parts.headers);
         let host = match screen(&parts, from.ambiguous.load(Ordering::Relaxed), &self.core.config.listen) {
             Ok(host) => host,
             Err(problem) => return self.refuse(problem),
@@ -105,13 +109,13 @@ impl Proxy {
             params: Params::as_slice(&found.params),
         };
         let policy = self.policy(found.route);
-        let done = if parts.version == Version::HTTP_11 && forward::asks_tunnel(&parts.method, &parts.headers) {
+        let done = if tunnels {
             self.count_bypass(&ask, Bypass::Upgrade);
             let upgrade = parts.extensions.get::<hyper::upgrade::OnUpgrade>().cloned();
             Box::pin(self.tunnel(&ask, body, upgrade)).await
         } else {
             let control = control_of(&parts.headers);
-            match admission::plan(policy, &parts.method, &parts.headers, &control) {
+            match admission::plan(policy, &parts.method, &parts.headers, &control, !body.is_end_stream()) {
                 Plan::Lookup(who) => self.look_up(&ask, who, &control).await,
                 Plan::Bypass(reason) => Box::pin(self.bypass(&ask, body, reason)).await,
                 Plan::Write => Box::pin(self.write(&ask, body)).await,
@@ -156,6 +160,8 @@ impl Proxy {
             None | Some(Stored::Variants(_)) => Seen::Nothing,
             Some(Stored::Pass { until }) if until > now => Seen::Pass,
             Some(Stored::Pass { .. }) => Seen::Nothing,
+            // Keys of two routes can't meet; should they all the same, neither answers for the other.
+            Some(Stored::Entry(entry)) if entry.route != ask.route => Seen::Nothing,
             Some(Stored::Entry(entry)) => {
                 if self.must_ask_redis_again(&entry, now) {
                     return Seen::Nothing;
@@ -278,10 +284,21 @@ impl Proxy {
         };
         match progress {
             Progress::Found(entry, origin) if mine(&entry, None) => {
-                let fresh = || matches!(self.verdict(ask.route, sought, &entry, now), Verdict::Fresh { .. });
-                (origin != Origin::Redis || fresh()).then(|| self.found(ask, &entry, origin, why, true, now))
+                let verdict = self.verdict(ask.route, sought, &entry, now);
+                let serves = match origin {
+                    Origin::Redis | Origin::Revalidated => matches!(verdict, Verdict::Fresh { .. }),
+                    Origin::StaleIfError => matches!(
+                        verdict,
+                        Verdict::WhileRevalidate { .. }
+                            | Verdict::Validate { if_error: true, why: Refused::Stale | Refused::SoftPurged }
+                    ),
+                };
+                serves.then(|| self.found(ask, &entry, origin, why, true, now))
             }
             Progress::Streaming(streaming) if mine(&streaming.head, streaming.variants.as_deref()) => {
+                if !matches!(self.verdict(ask.route, sought, &streaming.head, now), Verdict::Fresh { .. }) {
+                    return None;
+                }
                 let reader = streaming.spool.reader()?;
                 let response = respond::from_stream(asked(ask, true), &streaming, reader, why, now);
                 Some(Done { response, outcome: Outcome::Coalesced })

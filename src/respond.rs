@@ -175,7 +175,10 @@ fn assemble(
     let mut response = Response::new(if head { Body::empty() } else { body });
     *response.status_mut() = entry.status;
     *response.headers_mut() = entry.headers.clone();
-    if head && let Some(length) = length {
+    if head
+        && entry.status != StatusCode::NO_CONTENT
+        && let Some(length) = length
+    {
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     finish(response.headers_mut(), age, status);

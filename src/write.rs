@@ -9,7 +9,7 @@ use http::{HeaderMap, StatusCode};
 use url::Url;
 
 use crate::config::UpstreamUrl;
-use crate::invalidation::Invalidation;
+use crate::invalidation::{Invalidation, MAX_NAME};
 use crate::problem::Problem;
 
 /// A write, as far as it matters here.
@@ -53,15 +53,17 @@ pub fn invalidates(written: &Written, fact: &Fact<'_>) -> Option<Invalidation> {
     for name in [LOCATION, CONTENT_LOCATION] {
         let named = response.and_then(|h| h.get(&name)).and_then(|v| v.to_str().ok());
         if let Some(path) = named.and_then(|n| same_origin_path(written, n))
+            && path.len() <= MAX_NAME
             && !what.paths.contains(&path)
         {
             what.paths.push(path);
         }
     }
     // A name that no message may hold names nothing that could be stored under it.
-    what.keys.retain(|k| k.len() <= crate::invalidation::MAX_NAME);
-    what.tags.retain(|t| !t.is_empty() && t.len() <= crate::invalidation::MAX_NAME);
-    if what.paths.iter().any(|p| p.len() > crate::invalidation::MAX_NAME || !p.starts_with('/')) {
+    what.keys.retain(|k| k.len() <= MAX_NAME);
+    what.tags.retain(|t| !t.is_empty() && t.len() <= MAX_NAME);
+    // Only where `listen.max_uri` was raised beyond what a message holds.
+    if written.path.len() > MAX_NAME || !written.path.starts_with('/') {
         return Some(Invalidation::all());
     }
     Some(what)

@@ -15,7 +15,7 @@ use crate::freshness::LONGEST_LIFE;
 use crate::invalidation::Invalidation;
 use crate::invalidation::position::LogId;
 use crate::metrics::Metrics;
-use crate::redis_tier::link::{Link, Names};
+use crate::redis_tier::link::{Connections, Link, Names};
 use crate::server::instance_name;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -118,7 +118,7 @@ impl Purge {
         let metrics = Arc::new(Metrics::new(&[]).map_err(|e| e.to_string())?);
         let names = Names::new(&self.namespace, "");
         let link = Link::new(names, instance_name(), PATIENCE, LONGEST_LIFE, metrics);
-        link.connected(connection);
+        link.connected(Connections { commands: connection.clone(), log: connection });
         let appended =
             link.append(what, LogId::ZERO, None).await.map_err(|_| "Redis refused to append to the log".to_string())?;
         Ok(format!("purged, at {} in the log", appended.id))

@@ -52,13 +52,20 @@ pub enum Logged {
     Pending,
 }
 
+/// What is applied here and waits for Redis, in order, each with a number of its own.
+#[derive(Default)]
+struct Pending {
+    waiting: VecDeque<(u64, Invalidation)>,
+    numbered: u64,
+}
+
 /// The log. Clone the `Arc` around it.
 pub struct InvalidationLog {
     table: RwLock<Table>,
     /// Moves with every change of the table, after it.
     version: AtomicU64,
     remote: Option<Arc<Link>>,
-    pending: Mutex<VecDeque<Invalidation>>,
+    pending: Mutex<Pending>,
     /// When Redis was last heard on the subscription, in milliseconds of [`Timestamp`].
     heard: AtomicU64,
     max_lag: u64,
@@ -79,7 +86,7 @@ impl InvalidationLog {
             table: RwLock::new(Table::new(table_size)),
             version: AtomicU64::new(0),
             remote,
-            pending: Mutex::new(VecDeque::new()),
+            pending: Mutex::default(),
             heard: AtomicU64::new(0),
             max_lag: millis(max_lag),
             clock,
@@ -134,7 +141,7 @@ impl InvalidationLog {
 
     /// How many invalidations wait to be logged.
     pub fn pending(&self) -> usize {
-        self.queue().len()
+        self.queue().waiting.len()
     }
 
     /// Invalidates. When this returns, no read through this instance that begins afterwards is answered from
@@ -155,7 +162,7 @@ impl InvalidationLog {
         let Some(remote) = &self.remote else {
             return Logged::At(self.change(|table, now| table.append(&what, now)));
         };
-        if self.queue().is_empty() {
+        if self.queue().waiting.is_empty() {
             let floor = self.position().id;
             if let Ok(done) = remote.append(&what, floor, heard_up_to).await {
                 self.appended(remote, done, &what).await;
@@ -168,29 +175,43 @@ impl InvalidationLog {
         Logged::Pending
     }
 
+    /// Before the end of the process: what still waits is logged, within a deadline. Returns how much could not.
+    pub async fn finish(&self, deadline: Duration) -> usize {
+        if let Some(remote) = &self.remote {
+            let _ = tokio::time::timeout(deadline, self.flush_pending(remote)).await;
+        }
+        self.pending()
+    }
+
     /// Puts what waits into the log, in order. Stops at the first failure.
     pub(crate) async fn flush_pending(&self, remote: &Link) -> bool {
         loop {
-            let Some(next) = self.queue().front().cloned() else { return true };
+            let Some((number, next)) = self.queue().waiting.front().cloned() else { return true };
             let Ok(done) = remote.append(&next, self.position().id, None).await else { return false };
             self.appended(remote, done, &next).await;
             let mut queue = self.queue();
-            // Only this task takes from the front; an overflow in between replaced what was there by one
-            // invalidation of everything, which must still be logged.
-            if queue.front() == Some(&next) {
-                queue.pop_front();
+            // An overflow in between replaced what was there by one invalidation of everything, which must still
+            // be logged.
+            if queue.waiting.front().is_some_and(|(first, _)| *first == number) {
+                queue.waiting.pop_front();
             }
-            self.metrics.invalidations_pending.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
+            self.metrics.invalidations_pending.set(i64::try_from(queue.waiting.len()).unwrap_or(i64::MAX));
         }
     }
 
     /// Applies an own entry. When it shows that the log had gone back, everything goes, for everybody: others
     /// may never have known what was lost.
     async fn appended(&self, remote: &Link, done: Appended, what: &Invalidation) {
-        if self.applied(done.id, done.previous, what) == Step::Forked
-            && let Ok(done) = remote.append(&Invalidation::all(), self.position().id, None).await
-        {
-            self.applied(done.id, done.previous, &Invalidation::all());
+        if self.applied(done.id, done.previous, what) == Step::Forked {
+            match remote.append(&Invalidation::all(), self.position().id, None).await {
+                Ok(done) => {
+                    self.applied(done.id, done.previous, &Invalidation::all());
+                }
+                Err(_) => {
+                    self.enqueue(Invalidation::all());
+                    remote.wake();
+                }
+            }
         }
     }
 
@@ -263,13 +284,15 @@ impl InvalidationLog {
 
     fn enqueue(&self, what: Invalidation) {
         let mut queue = self.queue();
-        if queue.len() >= MAX_PENDING {
-            queue.clear();
-            queue.push_back(Invalidation::all());
+        queue.numbered += 1;
+        let number = queue.numbered;
+        if queue.waiting.len() >= MAX_PENDING {
+            queue.waiting.clear();
+            queue.waiting.push_back((number, Invalidation::all()));
         } else {
-            queue.push_back(what);
+            queue.waiting.push_back((number, what));
         }
-        self.metrics.invalidations_pending.set(i64::try_from(queue.len()).unwrap_or(i64::MAX));
+        self.metrics.invalidations_pending.set(i64::try_from(queue.waiting.len()).unwrap_or(i64::MAX));
     }
 
     // A panic while a lock was held can't leave the table half-changed in a way that hides an invalidation:
@@ -280,7 +303,7 @@ impl InvalidationLog {
     fn write(&self) -> RwLockWriteGuard<'_, Table> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Invalidation>> {
+    fn queue(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -26,7 +26,7 @@ use crate::words::words;
 /// The largest message that is read, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
 /// The longest tag, key, path or prefix, in bytes.
-pub const MAX_NAME: usize = 2048;
+pub const MAX_NAME: usize = 16 * 1024;
 /// Path prefixes are tracked down to this many segments; a longer prefix purges what shares its first ones.
 pub const MAX_PREFIX_SEGMENTS: usize = 16;
 

@@ -14,8 +14,8 @@ use redis::aio::{PubSubSink, PubSubStream};
 use redis::{AsyncConnectionConfig, Client, Msg, RedisError};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::link::{Chunk, Link, Unavailable};
-use crate::invalidation::log::InvalidationLog;
+use super::link::{Chunk, Connections, Link, Unavailable};
+use crate::invalidation::log::{InvalidationLog, Logged};
 use crate::invalidation::position::LogId;
 use crate::invalidation::table::{HorizonReason, Step};
 use crate::invalidation::{Invalidation, Source};
@@ -24,8 +24,11 @@ use crate::metrics::{Command, CommandResult, MalformedWhat, Metrics};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
-/// Entries read from the log at a time.
-const CHUNK: usize = 512;
+/// Entries read from the log at a time: at first, and at most. Entries may be large; so reading speeds up while
+/// it is quick and slows down when it is not, and neither Redis nor this thread is busy with it for long.
+const FIRST_CHUNK: usize = 16;
+const LARGEST_CHUNK: usize = 512;
+const QUICK: Duration = Duration::from_millis(5);
 /// Answers within the commands' deadline before a Redis is trusted (again).
 const PROBES: usize = 3;
 /// Malformed messages are logged at most this often.
@@ -146,15 +149,16 @@ impl Follower {
                 .set_connection_timeout(Some(CONNECT_DEADLINE))
                 .set_response_timeout(Some(CONNECT_DEADLINE));
             let commands = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            let log = self.client.get_multiplexed_async_connection_with_config(&config).await?;
             let (mut sink, stream) = self.client.get_async_pubsub().await?.split();
             let names = self.link.names();
             sink.subscribe(&[names.bell.as_str(), names.channel.as_str()]).await?;
-            Ok((commands, sink, stream))
+            Ok((Connections { commands, log }, sink, stream))
         })
         .await;
         let (result, outcome) = match connected {
-            Ok(Ok((commands, sink, stream))) => {
-                self.link.connected(commands);
+            Ok(Ok((connections, sink, stream))) => {
+                self.link.connected(connections);
                 (CommandResult::Ok, Ok((sink, stream)))
             }
             Ok(Err(e)) => (CommandResult::Error, Err(Lost::Refused(e))),
@@ -254,35 +258,39 @@ impl Follower {
         Ok(())
     }
 
-    /// Reads the log from the last id applied to its end, after making sure that this id is on the chain.
+    /// Reads the log from the last id applied to its end, making sure of each chunk that this id is on the chain:
+    /// the stream may be trimmed between two.
     async fn catch_up(&self) -> Result<(), Lost> {
-        let mut first = true;
+        let mut count = FIRST_CHUNK;
         loop {
             let last = self.log.position().id;
-            let chunk = self.link.read(last, CHUNK).await?;
-            if first {
-                match on_chain(last, &chunk) {
-                    Chain::Whole => {}
-                    Chain::Broken => {
-                        self.log.broken(chunk.last, HorizonReason::Broken);
-                        continue;
-                    }
-                    Chain::RolledBack => {
-                        // Others may not know what was lost: everything goes, for everybody.
-                        self.log.broken(chunk.last, HorizonReason::RolledBack);
-                        self.log.invalidate(Invalidation::all(), Source::Log).await;
-                        continue;
+            let began = Instant::now();
+            let chunk = self.link.read(last, count).await?;
+            let quick = began.elapsed() < QUICK;
+            match on_chain(last, &chunk) {
+                Chain::Whole => {}
+                Chain::Broken => {
+                    self.log.broken(chunk.last, HorizonReason::Broken);
+                    continue;
+                }
+                Chain::RolledBack => {
+                    // Others may not know what was lost: everything goes, for everybody. Where that can't be
+                    // logged, the next session does it before it trusts anything.
+                    self.log.broken(chunk.last, HorizonReason::RolledBack);
+                    match self.log.invalidate(Invalidation::all(), Source::Log).await {
+                        Logged::At(_) => continue,
+                        Logged::Pending => return Err(Lost::Commands),
                     }
                 }
             }
-            first = false;
             let read = chunk.entries.len();
             for (id, fields) in chunk.entries {
                 self.apply(id, &fields);
             }
-            if read < CHUNK {
+            if read < count {
                 return Ok(());
             }
+            count = if quick { (2 * count).min(LARGEST_CHUNK) } else { (count / 2).max(1) };
         }
     }
 

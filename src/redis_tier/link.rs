@@ -24,6 +24,8 @@ use crate::metrics::{Command, CommandResult, Metrics};
 const FAILURES_TO_OPEN: u32 = 3;
 /// The most entries that the log keeps.
 const MAX_LOG: usize = 1_000_000;
+/// What reading a part of the log may take: it is on no request's way, and entries may be large.
+const READ_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The names of everything this proxy has in Redis.
 #[derive(Clone, Debug)]
@@ -66,9 +68,18 @@ pub struct Appended {
     pub previous: LogId,
 }
 
+/// Two connections, so that reading the log, which may be large, never delays what is on a request's way.
+#[derive(Clone)]
+pub(crate) struct Connections {
+    /// For entries, appends and signs of life.
+    pub(crate) commands: MultiplexedConnection,
+    /// For reading the log.
+    pub(crate) log: MultiplexedConnection,
+}
+
 /// The connection for commands. Clone the `Arc` around it.
 pub struct Link {
-    connection: RwLock<Option<MultiplexedConnection>>,
+    connections: RwLock<Option<Connections>>,
     trusted: AtomicBool,
     failures: AtomicU32,
     wake: Notify,
@@ -86,7 +97,7 @@ impl Link {
     /// A link that is not connected yet.
     pub fn new(names: Names, origin: String, deadline: Duration, retain: Duration, metrics: Arc<Metrics>) -> Link {
         Link {
-            connection: RwLock::new(None),
+            connections: RwLock::new(None),
             trusted: AtomicBool::new(false),
             failures: AtomicU32::new(0),
             wake: Notify::new(),
@@ -136,6 +147,13 @@ impl Link {
         self.run(Command::Set, |mut c| async move { command.query_async(&mut c).await }).await
     }
 
+    /// Removes what stands under a key.
+    pub async fn remove(&self, key: &str) -> Result<(), Unavailable> {
+        let mut command = redis::cmd("UNLINK");
+        command.arg(format!("{}{key}", self.names.entries));
+        self.run(Command::Remove, |mut c| async move { command.query_async(&mut c).await }).await
+    }
+
     /// Appends to the log. `floor` is the newest id that this instance has seen; `heard_up_to` asks for
     /// de-duplication, see `scripts.rs`.
     pub async fn append(
@@ -162,8 +180,9 @@ impl Link {
     pub(super) async fn read(&self, from: LogId, count: usize) -> Result<Chunk, Unavailable> {
         let mut call = self.read.prepare_invoke();
         call.key(&self.names.log).arg(from.to_string()).arg(count).arg(&self.origin);
-        let raw: (String, i64, Vec<(String, Fields)>) =
-            self.run(Command::Read, |mut c| async move { call.invoke_async(&mut c).await }).await?;
+        let raw: (String, i64, Vec<(String, Fields)>) = self
+            .run_within(READ_DEADLINE, Command::Read, |mut c| async move { call.invoke_async(&mut c).await })
+            .await?;
         let last = raw.0.parse().map_err(|_| Unavailable)?;
         let entries = raw.2.into_iter().filter_map(|(id, fields)| Some((id.parse().ok()?, fields))).collect();
         Ok(Chunk { last, found: raw.1 > 0, entries })
@@ -175,9 +194,9 @@ impl Link {
     }
 
     /// Connected: commands may be sent.
-    pub(crate) fn connected(&self, connection: MultiplexedConnection) {
+    pub(crate) fn connected(&self, connections: Connections) {
         self.failures.store(0, Ordering::Relaxed);
-        *self.connection.write().unwrap_or_else(PoisonError::into_inner) = Some(connection);
+        *self.connections.write().unwrap_or_else(PoisonError::into_inner) = Some(connections);
     }
 
     /// Caught up: entries may be read.
@@ -190,14 +209,14 @@ impl Link {
     /// Not usable any more.
     pub(super) fn down(&self) {
         self.trusted.store(false, Ordering::Release);
-        *self.connection.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.connections.write().unwrap_or_else(PoisonError::into_inner) = None;
         self.metrics.redis_up.set(0);
         self.metrics.redis_breaker_open.set(1);
     }
 
     /// Whether there is a connection.
     pub(super) fn is_usable(&self) -> bool {
-        self.connection.read().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.connections.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Asks the follower to look after the connection now.
@@ -220,13 +239,27 @@ impl Link {
         T: FromRedisValue,
         F: Future<Output = Result<T, RedisError>>,
     {
-        let connection = self.connection.read().unwrap_or_else(PoisonError::into_inner).clone();
+        self.run_within(self.deadline, command, send).await
+    }
+
+    async fn run_within<T, F>(
+        &self,
+        deadline: Duration,
+        command: Command,
+        send: impl FnOnce(MultiplexedConnection) -> F,
+    ) -> Result<T, Unavailable>
+    where
+        T: FromRedisValue,
+        F: Future<Output = Result<T, RedisError>>,
+    {
+        let connections = self.connections.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let connection = connections.map(|c| if command == Command::Read { c.log } else { c.commands });
         let Some(connection) = connection else {
             self.metrics.command(command, CommandResult::Unavailable, Duration::ZERO);
             return Err(Unavailable);
         };
         let began = Instant::now();
-        let (result, answer) = match timeout(self.deadline, send(connection)).await {
+        let (result, answer) = match timeout(deadline, send(connection)).await {
             Ok(Ok(answer)) => {
                 self.failures.store(0, Ordering::Relaxed);
                 (CommandResult::Ok, Ok(answer))

@@ -31,16 +31,46 @@ pub struct Guarded {
     ambiguous: Arc<AtomicBool>,
     head_timeout: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
+    write_timeout: Duration,
+    write_deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl Guarded {
     /// Guards a connection whose heads must be complete within `head_timeout` of their first byte. The flag
-    /// is set when its framing is ambiguous.
-    pub fn new(inner: TcpStream, head_timeout: Duration) -> (Guarded, Arc<AtomicBool>) {
+    /// is set when its framing is ambiguous. A client that takes none of what is sent within `write_timeout` is
+    /// given up.
+    pub fn new(inner: TcpStream, head_timeout: Duration, write_timeout: Duration) -> (Guarded, Arc<AtomicBool>) {
         let ambiguous = Arc::new(AtomicBool::new(false));
-        let guarded =
-            Guarded { inner, follow: Follow::default(), ambiguous: ambiguous.clone(), head_timeout, deadline: None };
+        let guarded = Guarded {
+            inner,
+            follow: Follow::default(),
+            ambiguous: ambiguous.clone(),
+            head_timeout,
+            deadline: None,
+            write_timeout,
+            write_deadline: None,
+        };
         (guarded, ambiguous)
+    }
+}
+
+impl Guarded {
+    /// The same for a connection whose protocol frames itself: only the writing is guarded.
+    pub fn writes(inner: TcpStream, write_timeout: Duration) -> Guarded {
+        let (mut guarded, _) = Guarded::new(inner, write_timeout, write_timeout);
+        guarded.follow.lose();
+        guarded
+    }
+
+    /// A client that takes nothing for too long is given up: what it holds is wanted by others.
+    fn in_time<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.write_deadline = None;
+            return written;
+        }
+        let limit = self.write_timeout;
+        let deadline = self.write_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        deadline.as_mut().poll(cx).map(|()| Err(io::Error::from(io::ErrorKind::TimedOut)))
     }
 }
 
@@ -70,14 +100,16 @@ impl AsyncRead for Guarded {
 
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.in_time(cx, written)
     }
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.in_time(cx, written)
     }
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
@@ -209,7 +241,9 @@ impl Follow {
             }
             (At::ChunkSize { size, digits, extension: false }, b) if b.is_ascii_hexdigit() && digits < 16 => {
                 let digit = char::from(b).to_digit(16).unwrap_or(0);
-                At::ChunkSize { size: size << 4 | u64::from(digit), digits: digits + 1, extension: false }
+                // Leading zeros do not count.
+                let digits = if size == 0 { 1 } else { digits + 1 };
+                At::ChunkSize { size: size << 4 | u64::from(digit), digits, extension: false }
             }
             (At::ChunkSize { size, digits, .. }, b';' | b' ' | b'\t' | b'\r') => {
                 At::ChunkSize { size, digits, extension: true }
@@ -309,6 +343,7 @@ mod tests {
             "\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\n\r\n",
             "POST / HTTP/1.1\r\ntransfer-encoding: Chunked\r\n\r\n3;x=\"y\"\r\nabc\r\n0A\r\n0123456789\r\n0\r\nT: 1\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n00000000000000000003\r\nabc\r\n0\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nPOST / HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
         ] {
             assert_eq!(verdict(ok), (Framing::Clear, At::Head), "{ok:?}");

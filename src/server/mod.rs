@@ -48,6 +48,8 @@ const BACKLOG: i32 = 4096;
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
 /// How often what no living entry can be older than is dropped from the log's table.
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
+/// What is not in the log yet gets so much time at the end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 const MAX_STREAMS: u32 = 250;
 /// How long the log is kept where `invalidation.retain` says nothing: an instance that was away for longer
 /// starts cold.
@@ -270,8 +272,12 @@ async fn control(
     loop {
         tokio::select! {
             _ = hourly.tick() => log.forget(LONGEST_LIFE),
-            _ = phase.wait_for(|p| *p == Phase::Stopped) => return,
+            _ = phase.wait_for(|p| *p == Phase::Stopped) => break,
         }
+    }
+    let lost = log.finish(LAST_WORDS).await;
+    if lost > 0 {
+        tracing::warn!(invalidations = lost, "Redis is away: what it was not told, other instances never learn");
     }
 }
 
@@ -407,7 +413,7 @@ async fn serve_http1(
     mut phase: watch::Receiver<Phase>,
 ) {
     let listen = &proxy.core.config.listen;
-    let (stream, ambiguous) = Guarded::new(stream, listen.header_timeout);
+    let (stream, ambiguous) = Guarded::new(stream, listen.header_timeout, proxy.upstream.settings().idle_timeout);
     let from = Arc::new(Connection { peer, ambiguous, lease });
     let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, from.clone()));
     let connection = http1::Builder::new()
@@ -440,7 +446,7 @@ async fn serve_http2(
         .max_header_list_size(u32::try_from(listen.max_header).unwrap_or(u32::MAX))
         .keep_alive_interval(Some(listen.idle_timeout))
         .keep_alive_timeout(listen.header_timeout)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Guarded::writes(stream, proxy.upstream.settings().idle_timeout)), service);
     tokio::pin!(connection);
     tokio::select! {
         done = connection.as_mut() => return told(proxy, done),

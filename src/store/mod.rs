@@ -59,6 +59,12 @@ impl Shared {
         }
     }
 
+    /// Removes what stands under a key.
+    pub async fn remove(&self, key: &str) {
+        // Where Redis can't be reached its entries are not trusted either, and this one is stale.
+        let _ = self.link.remove(key).await;
+    }
+
     /// Stores an entry, and under its primary key what it varies by.
     pub async fn put(&self, entry: &Entry, variants: Option<(&str, &Variants)>, now: Timestamp) -> bool {
         let age = now.since(entry.birth);

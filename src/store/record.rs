@@ -36,6 +36,8 @@ const VERSION: u8 = 1;
 const ENTRY: u8 = 1;
 const VARIANTS: u8 = 2;
 const PREAMBLE: usize = 10;
+/// More fields than this no response has that was stored.
+const MAX_FIELDS: u16 = 1000;
 
 const MUST_REVALIDATE: u8 = 1;
 const SHARED_COOKIE: u8 = 2;
@@ -153,6 +155,9 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<E
     let cost = r.u32()?;
     let tags = r.text()?.to_string();
     let fields = r.u16()?;
+    if fields > MAX_FIELDS {
+        return Err(Unusable::Malformed);
+    }
     let mut headers = HeaderMap::with_capacity(usize::from(fields));
     for _ in 0..fields {
         let name = HeaderName::from_bytes(r.bytes()?).map_err(|_| Unusable::Malformed)?;

@@ -316,7 +316,7 @@ async fn a_malformed_message_says_what_is_wrong_changes_nothing_and_is_counted()
     let origin = Origin::counting("max-age=60").await;
     let proxy = Instance::start(&origin, "");
     proxy.fill("/a").await;
-    let long = "x".repeat(5000);
+    let long = "x".repeat(20_000);
     let messages = [
         "",
         "   ",

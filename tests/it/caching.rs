@@ -335,3 +335,79 @@ async fn a_response_to_be_stored_must_be_complete_in_time() {
     assert_eq!(counted, 1.0);
     gate.open(10);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_field_that_connection_names_is_neither_keyed_nor_sent() {
+    let origin = Origin::start(|seen| async move {
+        with(ok(format!("for {:?}", seen.header("accept-language"))), &[("cache-control", "max-age=60")])
+    })
+    .await;
+    let route = "[[route]]\nname = \"all\"\nmatch = \"/{*rest}\"\nvary = [\"accept-language\"]\n";
+    let proxy = Instance::start(&origin, route);
+    let poison = proxy.get_with("/a", &[("accept-language", "de"), ("connection", "accept-language")]).await;
+    assert_eq!(poison.body, "for \"\"");
+    assert_eq!(proxy.get_with("/a", &[("accept-language", "de")]).await.body, "for \"de\"");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_can_not_forge_the_key_of_a_templates_route() {
+    let origin = Origin::start(|seen| async move { with(ok(seen.target), &[("cache-control", "max-age=60")]) }).await;
+    let route = "[[route]]\nname = \"user\"\nmatch = \"/api/users/{id}\"\nkey = \"users/{id}\"\n";
+    let proxy = Instance::start(&origin, route);
+    proxy.get_with("/7", &[("host", "users")]).await;
+    eventually("stored", || async { proxy.server.core.fills.is_empty() }).await;
+    assert_eq!(proxy.get("/api/users/7").await.body, "/api/users/7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variants_own_key_can_be_invalidated() {
+    let origin = Origin::start(|seen| async move {
+        let body = seen.header("accept").to_string();
+        with(ok(body), &[("vary", "accept"), ("cache-control", "max-age=60")])
+    })
+    .await;
+    let proxy = Instance::start(&origin, "[[route]]\nname = \"a\"\nmatch = \"/a\"\nkey = \"a\"\n");
+    for accept in ["x", "y"] {
+        proxy.get_with("/a", &[("accept", accept)]).await;
+        eventually("stored", || async { proxy.server.core.fills.is_empty() }).await;
+    }
+    assert_eq!(proxy.purge(r###"{"keys":["a###accept=x"]}"###).await.status, 200);
+    assert!(!proxy.get_with("/a", &[("accept", "x")]).await.is_hit("memory"));
+    assert!(proxy.get_with("/a", &[("accept", "y")]).await.is_hit("memory"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_joins_a_fetch_that_goes_on_for_long_is_judged_by_its_age_and_his_own_words() {
+    let gate = Gate::closed();
+    let origin = crate::support::trickling(gate.clone()).await;
+    let proxy = Arc::new(Instance::in_front_of(origin, ""));
+    let first = {
+        let proxy = proxy.clone();
+        tokio::spawn(async move { proxy.get("/a").await })
+    };
+    gate.wait_for(1).await;
+    proxy.clock.advance(Duration::from_secs(5));
+    let second = {
+        let proxy = proxy.clone();
+        tokio::spawn(async move { proxy.get_with("/a", &[("cache-control", "max-age=0")]).await })
+    };
+    gate.wait_for(2).await;
+    gate.open(10);
+    assert_eq!(first.await.unwrap().status, 200);
+    assert!(!second.await.unwrap().cache_status().contains("collapsed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_is_given_up_and_leaves_its_place_upstream_to_others() {
+    let origin = Origin::start(|seen| async move {
+        let size = if seen.target == "/big" { 32 << 20 } else { 1 };
+        with(ok(vec![b'x'; size]), &[("cache-control", "no-store")])
+    })
+    .await;
+    let config = "[upstream]\nmax_connections = 1\nidle_timeout = \"300ms\"\nconnect_timeout = \"100ms\"\n";
+    let proxy = Instance::start(&origin, config);
+    let mut deaf = tokio::net::TcpStream::connect(proxy.server.proxy).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut deaf, b"GET /big HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    eventually("it holds the only place", || async { proxy.get("/small").await.status == 503 }).await;
+    eventually("the place is free again", || async { proxy.get("/small").await.status == 200 }).await;
+}

@@ -492,3 +492,70 @@ async fn while_redis_is_away_memory_goes_on_beyond_its_shorter_limit() {
     a.clock.advance(Duration::from_secs(6));
     assert!(a.get("/users/1").await.is_hit("memory"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_roll_back_that_can_not_be_logged_at_first_is_logged_when_redis_takes_writes_again() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let (a, b) = (instance(&origin, &redis).await, instance(&origin, &redis).await);
+    a.purge("something").await;
+    b.fill("/users/1").await;
+    // The stream's last id lies before what was applied, and nothing can be appended for now.
+    redis.command(&["DEL", "{asidecar}:log"]).await.unwrap();
+    let _: String = redis.ask(&["XADD", "{asidecar}:log", "1-1", "v", "1", "p", "0-0", "m", "x"]).await;
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]).await.unwrap();
+    a.redis_is_down().await;
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]).await.unwrap();
+    a.redis_is_up().await;
+    b.redis_is_up().await;
+    eventually("nothing is pending", || async { a.server.core.log.pending() == 0 }).await;
+    assert!(a.metric("horizon_moves_total{reason=\"rolled_back\"}").await < 50.0, "it did not spin");
+    assert_eq!(a.purge("anything").await.status, 200);
+    assert!(!b.get("/users/1").await.is_hit("memory"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_large_messages_is_caught_up_with() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let a = instance(&origin, &redis).await;
+    let message = serde_json::json!({"tags": ["x".repeat(15_000), "y".repeat(15_000), "z".repeat(15_000)]}).to_string();
+    for _ in 0..300 {
+        let _: String = redis.ask(&["XADD", "{asidecar}:log", "*", "m", &message]).await;
+    }
+    assert_eq!(a.purge("user:1").await.status, 200);
+    let late = instance(&origin, &redis).await;
+    let position = |i: &Instance| i.server.core.log.position().id;
+    eventually("both have read all of it", || async { position(&late) == position(&a) }).await;
+    assert_eq!(late.metric("redis_commands_total{command=\"read\",result=\"timeout\"}").await, 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_logs_what_is_pending_and_the_write_of_a_client_that_has_gone() {
+    use tokio::io::AsyncWriteExt;
+    let redis = Redis::start().await;
+    let gate = crate::support::Gate::closed();
+    let held = gate.clone();
+    let origin = Origin::start(move |_| {
+        let gate = held.clone();
+        async move {
+            gate.pass().await;
+            crate::support::status(204)
+        }
+    })
+    .await;
+    let a = Instance::start(&origin, &config(&redis, "")).with_redis_up().await;
+    let before: i64 = redis.ask(&["XLEN", "{asidecar}:log"]).await;
+    let mut client = tokio::net::TcpStream::connect(a.server.proxy).await.unwrap();
+    client.write_all(b"PUT /users/1 HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+    gate.wait_for(1).await;
+    let open = a.server.core.metrics.connections.get();
+    drop(client);
+    eventually("it is gone", || async { a.server.core.metrics.connections.get() < open }).await;
+    let Instance { server, .. } = a;
+    server.drain();
+    let end = tokio::task::spawn_blocking(move || server.stop());
+    gate.open(1);
+    end.await.unwrap();
+    assert_eq!(redis.ask::<i64>(&["XLEN", "{asidecar}:log"]).await, before + 1);
+}
