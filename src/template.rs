@@ -153,6 +153,10 @@ impl Template {
         if text.is_empty() {
             return Err(TemplateError::new(0..0, "a template can't be empty"));
         }
+        if let Some(at) = text.find("//") {
+            return Err(TemplateError::new(at..at + 2, "`//` can't be in a template")
+                .help("the keys of routes without a template begin with it, and must not meet this one's"));
+        }
         let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%');
         let mut parts = Vec::new();
         // Whether a byte that no value can hold has been seen since the last parameter.
@@ -405,6 +409,10 @@ fn is_value_byte(byte: u8) -> bool {
 }
 
 fn push_value(value: &str, out: &mut String) {
+    if value.is_empty() {
+        // No escaped value is a `%` alone; nothing at all could bring two slashes of the template together.
+        out.push('%');
+    }
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     out.reserve(value.len());
     let mut rest = value;
@@ -446,7 +454,7 @@ mod tests {
         assert_eq!(rendered("user:{id}", &["id"], &["123"]), "user:123");
         assert_eq!(rendered("{b}/{a}", &["a", "b"], &["1", "2"]), "2/1");
         assert_eq!(rendered("{{{a}}}", &["a"], &["x"]), "{x}");
-        assert_eq!(rendered("user:{id}", &["id"], &[""]), "user:");
+        assert_eq!(rendered("user:{id}", &["id"], &[""]), "user:%");
     }
 
     #[test]
@@ -592,6 +600,17 @@ mod tests {
     fn paths_with_a_dollar_or_parentheses_of_their_own_can_be_matched() {
         for text in ["/Patient/{id}/$everything", "/$metadata", "/Users({id})", "/Users('a')/Name", "/Nearest()"] {
             assert!(Pattern::parse(text).is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_a_template_renders_holds_the_two_slashes_that_other_keys_begin_with() {
+        assert!(Template::parse("a//b", &[]).is_err());
+        let template = Template::parse("/{a}/{b}", &["a".to_owned(), "b".to_owned()]).unwrap();
+        for values in [["", ""], ["", "x"], ["/", "/"], ["%", ""]] {
+            let mut out = String::new();
+            template.render(&values, &mut out);
+            assert!(!out.contains("//"), "{out}");
         }
     }
 }
