@@ -29,7 +29,8 @@ TICK = os.sysconf("SC_CLK_TCK")
 NGINX = """
 worker_processes 1; daemon off; pid {dir}/pid; error_log {dir}/error.log;
 events {{ worker_connections 2048; }}
-http {{ access_log off; keepalive_requests 100000000; sendfile on; tcp_nopush on; open_file_cache max=4000;
+http {{ access_log off; keepalive_requests 100000000; keepalive_timeout 1h; sendfile on; tcp_nopush on; tcp_nodelay on;
+  open_file_cache max=10000 inactive=1h; open_file_cache_valid 1h;
   client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
   proxy_cache_path {dir}/cache levels=1:2 keys_zone=z:64m max_size=1g inactive=1h use_temp_path=off;
   server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://127.0.0.1:{origin}; proxy_http_version 1.1;
@@ -39,15 +40,15 @@ HAPROXY = """
 global
   maxconn 4096
   nbthread 1
-  tune.bufsize 524288
 defaults
   mode http
   timeout connect 2s
   timeout client 60s
+  timeout http-keep-alive 1h
   timeout server 60s
 cache c
   total-max-size 1000
-  max-object-size 500000
+  max-object-size 1000000
   max-age 3600
 frontend f
   bind 127.0.0.1:{port}
@@ -55,6 +56,7 @@ frontend f
   http-response cache-store c
   default_backend o
 backend o
+  http-reuse always
   server s 127.0.0.1:{origin}
 """
 

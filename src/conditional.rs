@@ -24,10 +24,8 @@ pub fn not_modified(request: &HeaderMap, status: StatusCode, stored: &HeaderMap)
             .any(|member| member == b"*" || opaque(member) == tag);
     }
     let date = |h: &HeaderMap, name| h.get(name).and_then(|d: &http::HeaderValue| http_date(d.as_bytes()));
-    match (date(request, IF_MODIFIED_SINCE), date(stored, LAST_MODIFIED)) {
-        (Some(since), Some(modified)) => modified <= since,
-        _ => false,
-    }
+    let since = date(request, IF_MODIFIED_SINCE);
+    since.is_some_and(|since| date(stored, LAST_MODIFIED).is_some_and(|modified| modified <= since))
 }
 
 /// The fields of a stored response that a 304 made from it carries (RFC 9110 section 15.4.5): all but those

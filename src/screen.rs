@@ -75,13 +75,12 @@ pub fn without_port(host: &str) -> &str {
 
 /// The request's own directives.
 pub fn control_of(headers: &HeaderMap) -> CacheControl {
-    let mut control =
-        if headers.contains_key(CACHE_CONTROL) { CacheControl::of(headers) } else { CacheControl::default() };
-    // RFC 9111 section 5.4: without Cache-Control, Pragma: no-cache counts as no-cache.
-    if !headers.contains_key(CACHE_CONTROL) {
-        control.no_cache = headers.get(PRAGMA).is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"no-cache"));
+    if headers.contains_key(CACHE_CONTROL) {
+        return CacheControl::of(headers);
     }
-    control
+    // RFC 9111 section 5.4: without Cache-Control, Pragma: no-cache counts as no-cache.
+    let no_cache = headers.get(PRAGMA).is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"no-cache"));
+    CacheControl { no_cache, ..CacheControl::default() }
 }
 
 #[cfg(test)]
