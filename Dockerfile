@@ -26,7 +26,7 @@ RUN set -eu; \
     done; \
     : > src/lib.rs; \
     # A dummy "examples/upstream.rs" beside "examples/upstream/main.rs" would be two targets of one name.
-    rm -rf examples/upstream.rs src/bin
+    rm -rf examples/upstream.rs examples/bare.rs src/bin
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     cargo build --release --locked --bin asidecar \
     # What was built from the empty sources goes: theirs may be the younger files, and Cargo compares by time.
