@@ -562,3 +562,50 @@ async fn a_drain_logs_what_is_pending_and_the_write_of_a_client_that_has_gone() 
     end.await.unwrap();
     assert_eq!(redis.ask::<i64>(&["XLEN", "{asidecar}:log"]).await, before + 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_load_nobody_reads_less_than_what_was_acknowledged_before_through_his_instance() {
+    let redis = Redis::start().await;
+    let versions: Arc<Vec<AtomicUsize>> = Arc::new((0..4).map(|_| AtomicUsize::new(0)).collect());
+    let stored = versions.clone();
+    let origin = Origin::start(move |seen| {
+        let versions = stored.clone();
+        async move {
+            let key: usize = seen.target.rsplit('/').next().unwrap().parse().unwrap();
+            if seen.method == Method::PUT {
+                return ok((versions[key].fetch_add(1, Ordering::SeqCst) + 1).to_string());
+            }
+            // The value is read first and answered later, as a slow query does it.
+            let snapshot = versions[key].load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            with(ok(snapshot.to_string()), FRESH)
+        }
+    })
+    .await;
+    let instances = [Arc::new(instance(&origin, &redis).await), Arc::new(instance(&origin, &redis).await)];
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        let proxy = instances[n % 2].clone();
+        tasks.spawn(async move {
+            for round in 0..60 {
+                let path = format!("/users/{}", (n + round) % 4);
+                let wrote: usize = proxy.send(Method::PUT, &path, &[], "").await.body.parse().unwrap();
+                for _ in 0..3 {
+                    let read: usize = proxy.get(&path).await.body.parse().unwrap();
+                    assert!(read >= wrote, "{path}: read {read} after {wrote} was acknowledged");
+                }
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    // Once all is heard, both agree with the origin.
+    let newest = |i: &Instance| i.server.core.log.position().id;
+    eventually("both have heard all", || async { newest(&instances[0]) == newest(&instances[1]) }).await;
+    for (key, version) in versions.iter().enumerate() {
+        for proxy in &instances {
+            assert_eq!(proxy.get(&format!("/users/{key}")).await.body, version.load(Ordering::SeqCst).to_string());
+        }
+    }
+}
