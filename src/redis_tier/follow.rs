@@ -314,7 +314,7 @@ enum Chain {
     Whole,
     /// What came after it is not there any more, or the stream was begun anew.
     Broken,
-    /// The stream ends before it.
+    /// The stream ends before it, or went on from before it.
     RolledBack,
 }
 
@@ -325,6 +325,8 @@ fn on_chain(last: LogId, chunk: &Chunk) -> Chain {
         _ if chunk.found => Chain::Whole,
         None if chunk.last == last => Chain::Whole,
         Some(next) if !next.begins && next.previous == Some(last) => Chain::Whole,
+        // It went back and has grown another way since.
+        Some(next) if !next.begins && next.previous.is_some_and(|p| p < last) => Chain::RolledBack,
         _ => Chain::Broken,
     }
 }
@@ -422,6 +424,7 @@ mod tests {
         assert_eq!(on_chain(id(5), &chunk(9, true, next("7-0"))), Chain::Whole);
         assert_eq!(on_chain(id(5), &chunk(9, false, next("5-0"))), Chain::Whole, "trimmed right behind it");
         assert_eq!(on_chain(id(5), &chunk(9, false, next("7-0"))), Chain::Broken, "trimmed beyond it");
+        assert_eq!(on_chain(id(5), &chunk(9, false, next("3-0"))), Chain::RolledBack, "grown another way");
         assert_eq!(on_chain(id(5), &chunk(9, false, marker)), Chain::Broken, "begun anew");
         assert_eq!(on_chain(id(5), &chunk(9, false, vec![])), Chain::Broken, "trimmed to nothing");
         assert_eq!(on_chain(id(5), &chunk(4, false, vec![])), Chain::RolledBack);

@@ -382,8 +382,7 @@ pub struct Redis {
 
 impl Redis {
     pub async fn start() -> Redis {
-        let port = StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut redis = Redis { port, folder: tempfile::tempdir().unwrap(), child: None };
+        let mut redis = Redis { port: quiet_port(), folder: tempfile::tempdir().unwrap(), child: None };
         redis.restart().await;
         redis
     }
@@ -448,6 +447,18 @@ impl Redis {
 impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+/// A free port below those that the system gives to outgoing connections, so that a server can be stopped and
+/// started on it again.
+fn quiet_port() -> u16 {
+    use std::hash::{BuildHasher, RandomState};
+    loop {
+        let port = 12_000 + (RandomState::new().hash_one(std::process::id()) % 20_000) as u16;
+        if StdListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 
