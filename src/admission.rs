@@ -35,7 +35,7 @@ impl Personal {
 /// Whether a stored response may also answer personal requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sharing {
-    /// Those with cookies: `public` or `s-maxage`.
+    /// Those with cookies: `public` or `s-maxage`; under `cookies = "origin"` any explicit freshness.
     pub cookie: bool,
     /// Those with credentials: `public`, `s-maxage` or `must-revalidate` (RFC 9111 section 3.5).
     pub authorization: bool,
@@ -83,7 +83,7 @@ pub fn plan(policy: &RoutePolicy, method: &Method, headers: &HeaderMap, cc: &Cac
         return Plan::Bypass(Bypass::NoStore);
     }
     Plan::Lookup(Personal {
-        cookie: policy.cookies == CookieRule::Bypass && headers.contains_key(COOKIE),
+        cookie: matches!(policy.cookies, CookieRule::Bypass | CookieRule::Origin) && headers.contains_key(COOKIE),
         authorization: policy.authorization == AuthorizationRule::Bypass && headers.contains_key(AUTHORIZATION),
     })
 }
@@ -110,7 +110,8 @@ pub fn admit(
     lifetime: Lifetime,
 ) -> Result<Admitted, NotStored> {
     let overrides = policy.origin == OriginRule::Override && freshness::route_ttl(policy, status).is_some();
-    if status == StatusCode::PARTIAL_CONTENT || headers.contains_key(http::header::CONTENT_RANGE) {
+    // A Content-Range in any other response means nothing (RFC 9110 section 14.4).
+    if status == StatusCode::PARTIAL_CONTENT {
         return Err(NotStored::Partial);
     }
     if headers.contains_key(TRAILER) {
@@ -119,25 +120,33 @@ pub fn admit(
     if status.is_informational() || status == StatusCode::NOT_MODIFIED {
         return Err(NotStored::Status);
     }
+    if cc.must_understand && !freshness::understood(status) {
+        return Err(NotStored::NotUnderstood);
+    }
     if cc.private {
         return Err(NotStored::Private);
     }
-    if cc.no_store && !overrides {
+    // Who understands the status may ignore the no-store beside must-understand (RFC 9111 section 5.2.2.3).
+    if cc.no_store && !cc.must_understand && !overrides {
         return Err(NotStored::NoStore);
     }
-    let sharing =
-        Sharing { cookie: cc.explicitly_shared(), authorization: cc.explicitly_shared() || cc.must_revalidate };
+    let explicit = freshness::is_explicit(headers, cc);
+    let sharing = Sharing {
+        cookie: cc.explicitly_shared() || (policy.cookies == CookieRule::Origin && explicit),
+        authorization: cc.explicitly_shared() || cc.must_revalidate,
+    };
     if who.authorization && !sharing.authorization {
         return Err(NotStored::Authorization);
     }
-    if who.cookie && !sharing.cookie {
+    // What a cookie may have steered is never shared by mere freshness: too many origins forget `private`.
+    if who.cookie && !cc.explicitly_shared() {
         return Err(NotStored::Cookie);
     }
-    if headers.contains_key(SET_COOKIE) && policy.cookies != CookieRule::Ignore && !sharing.cookie {
+    if sets_cookie(headers, cc) && policy.cookies != CookieRule::Ignore && !sharing.cookie {
         return Err(NotStored::SetCookie);
     }
     let described = freshness::heuristically_cacheable(status)
-        || freshness::is_explicit(headers, cc)
+        || explicit
         || cc.public
         || freshness::route_ttl(policy, status).is_some();
     if !described {
@@ -152,6 +161,11 @@ pub fn admit(
         return Err(NotStored::TooLarge);
     }
     Ok(Admitted { lifetime, sharing, for_waiters: lifetime.fresh > 0 })
+}
+
+/// Whether a response sets a cookie, and does not say that just this field is for one client.
+fn sets_cookie(headers: &HeaderMap, cc: &CacheControl) -> bool {
+    headers.contains_key(SET_COOKIE) && !cc.withheld.contains(&SET_COOKIE)
 }
 
 /// Whether a response can be revalidated.
@@ -177,7 +191,8 @@ mod tests {
         h
     }
     fn ttl_route() -> RoutePolicy {
-        RoutePolicy { ttl: Some(Duration::from_secs(60)), ..RoutePolicy::default_route() }
+        let ttl = Some(Duration::from_secs(60));
+        RoutePolicy { ttl, cookies: CookieRule::Bypass, ..RoutePolicy::default_route() }
     }
     fn admitted(
         p: &RoutePolicy,
@@ -186,14 +201,14 @@ mod tests {
         lines: &[(&'static str, &str)],
     ) -> Result<Admitted, NotStored> {
         let h = headers(lines);
-        let cc = CacheControl::of(&h);
+        let cc = CacheControl::of_response(&h, &[]);
         let status = StatusCode::from_u16(status).unwrap();
         let l = freshness::lifetime(p, status, &h, &cc, crate::clock::Timestamp(0), 0.0);
         admit(p, who, status, &h, &cc, l)
     }
     fn planned(p: &RoutePolicy, method: &Method, lines: &[(&'static str, &str)]) -> Plan {
         let h = headers(lines);
-        plan(p, method, &h, &CacheControl::of(&h), h.get(CONTENT_LENGTH).is_some_and(|l| l != "0"))
+        plan(p, method, &h, &CacheControl::of_request(&h), h.get(CONTENT_LENGTH).is_some_and(|l| l != "0"))
     }
 
     #[test]
@@ -231,6 +246,38 @@ mod tests {
         let must = [("cache-control", "max-age=5, must-revalidate")];
         assert!(admitted(&p, auth, 200, &must).is_ok());
         assert_eq!(admitted(&p, cookie, 200, &must), Err(NotStored::Cookie));
+    }
+
+    #[test]
+    fn cookies_origin_shares_what_was_fetched_without_cookies_and_has_explicit_freshness_rfc_9111_section_7_3() {
+        let p = RoutePolicy::default_route();
+        let cookie = Personal { cookie: true, authorization: false };
+        let set = ("set-cookie", "a=b");
+        for explicit in [("cache-control", "max-age=5"), ("expires", "Sun, 06 Nov 2044 08:49:37 GMT")] {
+            assert!(admitted(&p, Personal::default(), 200, &[explicit, set]).is_ok(), "{explicit:?}");
+            assert!(admitted(&p, Personal::default(), 200, &[explicit]).unwrap().sharing.cookie);
+            assert_eq!(admitted(&p, cookie, 200, &[explicit]), Err(NotStored::Cookie), "it may be personal");
+        }
+        let guessed = ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(admitted(&p, Personal::default(), 200, &[guessed, set]), Err(NotStored::SetCookie));
+        assert_eq!(admitted(&p, cookie, 200, &[guessed]), Err(NotStored::Cookie));
+        assert_eq!(admitted(&p, cookie, 200, &[("cache-control", "private, max-age=5")]), Err(NotStored::Private));
+    }
+
+    #[test]
+    fn a_set_cookie_that_is_for_one_client_does_not_keep_the_rest_from_being_shared() {
+        let only = [("cache-control", "max-age=5, private=\"set-cookie\""), ("set-cookie", "a=b")];
+        assert!(admitted(&ttl_route(), Personal::default(), 200, &only).is_ok());
+    }
+
+    #[test]
+    fn must_understand_overrules_no_store_for_a_status_that_is_understood_section_5_2_2_3() {
+        let p = RoutePolicy::default_route();
+        let must = [("cache-control", "max-age=5, no-store, must-understand")];
+        assert!(admitted(&p, Personal::default(), 200, &must).is_ok());
+        assert_eq!(admitted(&p, Personal::default(), 599, &must), Err(NotStored::NotUnderstood));
+        let plain = [("cache-control", "max-age=5")];
+        assert!(admitted(&p, Personal::default(), 599, &plain).is_ok(), "explicit freshness is enough without it");
     }
 
     #[test]

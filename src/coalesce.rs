@@ -24,10 +24,14 @@ use crate::words::NotStored;
 pub enum Origin {
     /// In Redis, fresh.
     Redis,
-    /// In the cache, confirmed by upstream's 304.
+    /// In the cache, confirmed by upstream's 304, and stored anew.
     Revalidated,
+    /// In the cache, confirmed by upstream's 304, which says that it is not to be stored any more.
+    Confirmed,
     /// In the cache, stale, because upstream failed and that is allowed.
     StaleIfError,
+    /// In the cache, stale, because upstream can't be reached.
+    Unreachable,
 }
 
 /// A response that is being fetched and will be stored.

@@ -6,13 +6,14 @@ use std::sync::atomic::AtomicU32;
 use bytes::{Bytes, BytesMut};
 use http::header::{AGE, CONNECTION, CONTENT_LENGTH, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use sfv::{BareItem, Item, List, ListEntry, Parser};
 use smallvec::SmallVec;
 
 use crate::admission::{Personal, Sharing};
-use crate::clock::Timestamp;
-use crate::config::{Coherence, RoutePolicy};
+use crate::clock::{Timestamp, millis};
+use crate::config::{Coherence, CookieRule, RoutePolicy};
 use crate::control::{CacheControl, split_list};
-use crate::freshness::{self, Lifetime, State};
+use crate::freshness::{self, Fallback, LONGEST_LIFE, Lifetime, State};
 use crate::invalidation::log::Stamp;
 use crate::invalidation::table::Standing;
 use crate::invalidation::{TagId, TagKind, path_ids};
@@ -102,16 +103,32 @@ pub enum Verdict {
         /// Milliseconds since it went stale.
         by: u64,
     },
-    /// It does not answer before upstream was asked; it may serve for a conditional request, and if upstream
-    /// fails when `if_error` says so.
+    /// It answers although stale, because the client takes it so (max-stale, RFC 9111 section 5.2.1.2).
+    Accepted {
+        /// Milliseconds since it went stale.
+        by: u64,
+    },
+    /// It does not answer before upstream was asked; it may serve for a conditional request, and in upstream's
+    /// place as `fallback` says.
     Validate {
         /// Why.
         why: Refused,
-        /// Whether it may be served when upstream fails.
-        if_error: bool,
+        /// When it may be served in upstream's place.
+        fallback: Fallback,
     },
     /// It must not be used at all.
     Unusable(Refused),
+}
+
+impl Verdict {
+    /// Whether it may answer where upstream failed in a way that needs this much.
+    pub fn stands_in(self, needed: Fallback) -> bool {
+        match self {
+            Verdict::WhileRevalidate { .. } => true,
+            Verdict::Validate { why: Refused::Stale | Refused::SoftPurged, fallback } => fallback >= needed,
+            _ => false,
+        }
+    }
 }
 
 /// Judges a stored response for a request. `trusted` says whether this instance is sure of its invalidations.
@@ -130,26 +147,26 @@ pub fn judge(
     if !entry.sharing.serves(who) {
         return Verdict::Unusable(Refused::Personal);
     }
-    let state = match (standing, freshness::state(entry.birth, &entry.lifetime, now)) {
-        // A soft invalidation ends the freshness, as if it had just run out.
-        (Standing::Soft, State::Fresh { .. }) => freshness::state(now, &Lifetime { fresh: 0, ..entry.lifetime }, now),
-        (_, state) => state,
+    // A soft invalidation ends the freshness, as if it had just run out.
+    let fresh_till_now = Lifetime { fresh: 0, ..entry.lifetime };
+    let (birth, lifetime) = match (standing, freshness::state(entry.birth, &entry.lifetime, now)) {
+        (Standing::Soft, State::Fresh { .. }) => (now, &fresh_till_now),
+        _ => (entry.birth, &entry.lifetime),
     };
-    let if_error = match state {
-        State::Fresh { .. } => entry.lifetime.if_error > 0,
-        State::WhileRevalidate { by } => by < entry.lifetime.if_error,
-        State::Stale { if_error, .. } => if_error,
-    };
+    let state = freshness::state(birth, lifetime, now);
     if !trusted && policy.coherence == Coherence::Strict {
-        return Verdict::Validate { why: Refused::Untrusted, if_error: false };
+        return Verdict::Validate { why: Refused::Untrusted, fallback: Fallback::Never };
     }
-    let asks = request.no_cache || !acceptable_age(entry, request, state, now);
+    let fallback = freshness::fallback(birth, lifetime, now);
+    if request.no_cache || !acceptable_age(entry, request, state, now) {
+        return Verdict::Validate { why: Refused::Request, fallback };
+    }
     match state {
-        _ if asks => Verdict::Validate { why: Refused::Request, if_error },
         State::Fresh { left } => Verdict::Fresh { left },
         State::WhileRevalidate { by } => Verdict::WhileRevalidate { by },
-        State::Stale { .. } if standing == Standing::Soft => Verdict::Validate { why: Refused::SoftPurged, if_error },
-        State::Stale { .. } => Verdict::Validate { why: Refused::Stale, if_error },
+        State::Stale { .. } if standing == Standing::Soft => Verdict::Validate { why: Refused::SoftPurged, fallback },
+        State::Stale { by } if accepts_stale(request, lifetime, by) => Verdict::Accepted { by },
+        State::Stale { .. } => Verdict::Validate { why: Refused::Stale, fallback },
     }
 }
 
@@ -158,6 +175,12 @@ fn acceptable_age(entry: &Entry, request: &CacheControl, state: State, now: Time
     let young = request.max_age.is_none_or(|s| now.since(entry.birth) <= s.saturating_mul(1000));
     let left = if let State::Fresh { left } = state { left } else { 0 };
     young && request.min_fresh.is_none_or(|s| left >= s.saturating_mul(1000))
+}
+
+/// The request's max-stale, unless the response forbids to be used stale (RFC 9111 section 4.2.4).
+fn accepts_stale(request: &CacheControl, lifetime: &Lifetime, by: u64) -> bool {
+    let allowed = request.max_stale.is_some_and(|most| most.is_none_or(|s| by <= s.saturating_mul(1000)));
+    allowed && !lifetime.must_revalidate && by.saturating_add(lifetime.fresh) < millis(LONGEST_LIFE)
 }
 
 /// The ids and names of an entry's tags.
@@ -188,9 +211,9 @@ impl Tags {
         tags
     }
 
-    /// Adds the tags that a response carries in `Surrogate-Key` (separated by spaces) and `Cache-Tag`
-    /// (separated by commas).
-    pub fn add_response(&mut self, response: &HeaderMap) -> Result<(), NotStored> {
+    /// Adds the tags that a response carries in `Surrogate-Key` (separated by spaces), `Cache-Tag` (separated by
+    /// commas) and `Cache-Groups`, whose groups are of `origin` (RFC 9875 section 2.1).
+    pub fn add_response(&mut self, response: &HeaderMap, origin: &str) -> Result<(), NotStored> {
         let before = self.ids.len();
         for line in response.get_all("surrogate-key") {
             for name in line.as_bytes().split(|b| b.is_ascii_whitespace()).filter(|n| !n.is_empty()) {
@@ -201,6 +224,9 @@ impl Tags {
             for name in split_list(line.as_bytes()) {
                 self.add(&String::from_utf8_lossy(name));
             }
+        }
+        for group in cache_groups(response, &CACHE_GROUPS) {
+            self.add(&group_tag(origin, &group));
         }
         if self.ids.len() - before > MAX_TAGS { Err(NotStored::TooManyTags) } else { Ok(()) }
     }
@@ -216,6 +242,31 @@ impl Tags {
     }
 }
 
+/// Which groups a response belongs to (RFC 9875 section 2).
+pub const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
+/// Which groups a response to an unsafe request invalidates (RFC 9875 section 3).
+pub const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
+
+/// The groups in a field: a list of strings (RFC 9651). A list that can't be parsed names none, and a member that is
+/// no string is ignored.
+pub fn cache_groups(response: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    if !response.contains_key(name) {
+        return Vec::new();
+    }
+    let lines: Vec<&[u8]> = response.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    let members = Parser::new(&lines.join(&b","[..])).parse::<List>().unwrap_or_default();
+    let group = |member: ListEntry| match member {
+        ListEntry::Item(Item { bare_item: BareItem::String(group), .. }) => Some(group.as_str().to_owned()),
+        _ => None,
+    };
+    members.into_iter().filter_map(group).collect()
+}
+
+/// A group as a tag: of an origin, that is of a host, and of no host where the route's keys have none.
+pub fn group_tag(origin: &str, group: &str) -> String {
+    format!("cache-group:{origin}:{group}")
+}
+
 /// Fields that belong to one connection (RFC 9110 section 7.6.1), beside those that `Connection` names. Trailer is
 /// none of them (section 6.6.2): without it nobody behind would know which trailers to expect.
 pub const HOP_BY_HOP: [HeaderName; 7] = [
@@ -228,14 +279,25 @@ pub const HOP_BY_HOP: [HeaderName; 7] = [
     UPGRADE,
 ];
 
-/// The fields that are stored of a response whose hop-by-hop fields are gone already (RFC 9111 section 3.1):
-/// no Set-Cookie, which is one client's, no Age, which is computed anew, and no Content-Length, which the body
-/// says.
+/// Fields that are for the proxy that asked alone (RFC 9111 section 3.1).
+const FOR_A_PROXY: [HeaderName; 2] = [http::header::PROXY_AUTHENTICATE, http::header::PROXY_AUTHORIZATION];
+
+/// The fields that are stored of a response whose hop-by-hop fields are gone already (RFC 9111 section 3.1): not
+/// those that are for a proxy, nor those that a qualified `no-cache` or `private` withholds, no Age, which is
+/// computed anew, and no Content-Length, which the body says. Set-Cookie only where the origin alone decides about
+/// cookies: else it is one client's.
 ///
 /// The values are copied into one allocation of their exact size: as they came they are slices of the
 /// connection's read buffer, and keeping one would keep all of that.
-pub fn stored_fields(response: &HeaderMap) -> HeaderMap {
-    let fields = || response.iter().filter(|(name, _)| ![SET_COOKIE, AGE, CONTENT_LENGTH].contains(name));
+pub fn stored_fields(response: &HeaderMap, control: &CacheControl, cookies: &CookieRule) -> HeaderMap {
+    let dropped = |name: &HeaderName| {
+        *name == AGE
+            || *name == CONTENT_LENGTH
+            || (*name == SET_COOKIE && *cookies != CookieRule::Origin)
+            || FOR_A_PROXY.contains(name)
+            || control.withheld.contains(name)
+    };
+    let fields = || response.iter().filter(|(name, _)| !dropped(name));
     let mut all = BytesMut::with_capacity(fields().map(|(_, value)| value.len()).sum());
     fields().for_each(|(_, value)| all.extend_from_slice(value.as_bytes()));
     let mut all = all.freeze();
@@ -265,7 +327,13 @@ mod tests {
             body: Bytes::new(),
             birth: Timestamp(10_000),
             kept: Timestamp(10_000),
-            lifetime: Lifetime { fresh, while_revalidate: swr, if_error: sie, must_revalidate: false },
+            lifetime: Lifetime {
+                fresh,
+                while_revalidate: swr,
+                if_error: sie,
+                if_unreachable: 0,
+                must_revalidate: false,
+            },
             sharing: Sharing::default(),
             tags: "".into(),
             stamp: Stamp::new(Position::default(), &[]),
@@ -276,7 +344,7 @@ mod tests {
     fn verdict(e: &Entry, request: &str, standing: Standing, after: u64) -> Verdict {
         let mut h = HeaderMap::new();
         h.insert(http::header::CACHE_CONTROL, request.parse().unwrap());
-        let cc = CacheControl::of(&h);
+        let cc = CacheControl::of_request(&h);
         judge(e, &RoutePolicy::default_route(), Personal::default(), &cc, standing, true, Timestamp(10_000 + after))
     }
 
@@ -285,22 +353,39 @@ mod tests {
         let e = entry(1000, 500, 5000);
         assert_eq!(verdict(&e, "", Standing::Valid, 400), Verdict::Fresh { left: 600 });
         assert_eq!(verdict(&e, "", Standing::Valid, 1200), Verdict::WhileRevalidate { by: 200 });
-        assert_eq!(verdict(&e, "", Standing::Valid, 1700), Verdict::Validate { why: Refused::Stale, if_error: true });
+        assert_eq!(
+            verdict(&e, "", Standing::Valid, 1700),
+            Verdict::Validate { why: Refused::Stale, fallback: Fallback::AnyError }
+        );
         assert_eq!(verdict(&e, "", Standing::Invalid, 0), Verdict::Unusable(Refused::Invalidated));
         assert_eq!(verdict(&e, "", Standing::Soft, 400), Verdict::WhileRevalidate { by: 0 });
         let plain = entry(1000, 0, 0);
-        let soft = Verdict::Validate { why: Refused::SoftPurged, if_error: false };
+        let soft = Verdict::Validate { why: Refused::SoftPurged, fallback: Fallback::Never };
         assert_eq!(verdict(&plain, "", Standing::Soft, 400), soft);
     }
 
     #[test]
     fn the_requests_own_directives_are_heard() {
         let e = entry(10_000, 0, 0);
-        let refused = Verdict::Validate { why: Refused::Request, if_error: false };
+        let refused = Verdict::Validate { why: Refused::Request, fallback: Fallback::Never };
         assert_eq!(verdict(&e, "no-cache", Standing::Valid, 0), refused);
         assert_eq!(verdict(&e, "max-age=1", Standing::Valid, 2000), refused);
         assert_eq!(verdict(&e, "min-fresh=9", Standing::Valid, 2000), refused);
         assert_eq!(verdict(&e, "min-fresh=8, max-age=2", Standing::Valid, 2000), Verdict::Fresh { left: 8000 });
+    }
+
+    #[test]
+    fn who_takes_stale_responses_gets_them_unless_that_is_forbidden_section_5_2_1_2() {
+        let mut e = entry(10_000, 0, 0);
+        let stale = Verdict::Validate { why: Refused::Stale, fallback: Fallback::Never };
+        assert_eq!(verdict(&e, "max-stale", Standing::Valid, 50_000), Verdict::Accepted { by: 40_000 });
+        assert_eq!(verdict(&e, "max-stale=5", Standing::Valid, 15_000), Verdict::Accepted { by: 5000 });
+        assert_eq!(verdict(&e, "max-stale=5", Standing::Valid, 15_001), stale);
+        assert_eq!(verdict(&e, "max-stale=5", Standing::Valid, 5000), Verdict::Fresh { left: 5000 });
+        assert!(matches!(verdict(&e, "max-stale", Standing::Soft, 50_000), Verdict::Validate { .. }));
+        assert!(matches!(verdict(&e, "max-stale", Standing::Invalid, 50_000), Verdict::Unusable(_)));
+        e.lifetime.must_revalidate = true;
+        assert_eq!(verdict(&e, "max-stale", Standing::Valid, 15_000), stale);
     }
 
     #[test]
@@ -311,22 +396,33 @@ mod tests {
             let cc = CacheControl::default();
             judge(&e, policy, Personal::default(), &cc, Standing::Valid, trusted, Timestamp(10_000))
         };
-        assert_eq!(at(&strict, false), Verdict::Validate { why: Refused::Untrusted, if_error: false });
+        assert_eq!(at(&strict, false), Verdict::Validate { why: Refused::Untrusted, fallback: Fallback::Never });
         assert!(matches!(at(&strict, true), Verdict::Fresh { .. }));
         assert!(matches!(at(&RoutePolicy::default_route(), false), Verdict::Fresh { .. }));
     }
 
     #[test]
-    fn stored_fields_leave_out_what_is_one_clients_or_computed_and_keep_the_rest_as_it_was() {
+    fn stored_fields_leave_out_what_section_3_1_excepts_and_keep_the_rest_as_it_was() {
         let mut h = HeaderMap::new();
-        let came =
-            [("x-a", "1"), ("set-cookie", "s"), ("x-a", "2"), ("age", "9"), ("content-length", "3"), ("x-b", "")];
-        for (name, value) in came {
+        for (name, value) in [
+            ("x-a", "1"),
+            ("set-cookie", "s"),
+            ("x-a", "2"),
+            ("age", "9"),
+            ("content-length", "3"),
+            ("x-b", ""),
+            ("proxy-authenticate", "Basic"),
+            ("proxy-authorization", "x"),
+            ("x-mine", "1"),
+            ("cache-control", "max-age=1, private=\"x-mine\""),
+        ] {
             h.append(name, value.parse().unwrap());
         }
-        let got = stored_fields(&h);
+        let cc = CacheControl::of_response(&h, &[]);
+        let got = stored_fields(&h, &cc, &CookieRule::Bypass);
         assert_eq!(got.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
-        assert_eq!((got.len(), &got["x-b"]), (3, &HeaderValue::from_static("")));
+        assert_eq!((got.len(), &got["x-b"]), (4, &HeaderValue::from_static("")));
+        assert!(stored_fields(&h, &cc, &CookieRule::Origin).contains_key("set-cookie"));
     }
 
     #[test]
@@ -337,12 +433,14 @@ mod tests {
         let mut response = HeaderMap::new();
         response.append("surrogate-key", "a  b".parse().unwrap());
         response.append("cache-tag", "b, c d".parse().unwrap());
-        tags.add_response(&response).unwrap();
-        assert_eq!(tags.names, "user:1\na\nb\nc d\n");
+        response.append("cache-groups", "\"g 1\";x=1, token".parse().unwrap());
+        response.append("cache-groups", "\"g2\"".parse().unwrap());
+        tags.add_response(&response, "h").unwrap();
+        assert_eq!(tags.names, "user:1\na\nb\nc d\ncache-group:h:g 1\ncache-group:h:g2\n");
         for (kind, name) in [(TagKind::Key, "user:1"), (TagKind::Key, "user:1?a=b"), (TagKind::Prefix, "/users")] {
             assert!(tags.ids.contains(&TagId::of(kind, name.as_bytes())), "{name}");
         }
         response.append("cache-tag", (0..200).map(|n| format!("t{n}")).collect::<Vec<_>>().join(",").parse().unwrap());
-        assert_eq!(Tags::default().add_response(&response), Err(NotStored::TooManyTags));
+        assert_eq!(Tags::default().add_response(&response, "h"), Err(NotStored::TooManyTags));
     }
 }

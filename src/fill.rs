@@ -25,22 +25,26 @@ use crate::conditional;
 use crate::config::RoutePolicy;
 use crate::control::CacheControl;
 use crate::entry::{Entry, Stored, Tags, Verdict, judge, stored_fields};
-use crate::freshness;
+use crate::freshness::{self, Fallback};
 use crate::invalidation::log::Stamp;
 use crate::invalidation::position::Position;
 use crate::invalidation::table::Standing;
 use crate::invalidation::{TagId, TagKind};
-use crate::metrics::StatusClass;
+use crate::metrics::{Eviction, StatusClass};
 use crate::problem::Problem;
 use crate::proxy::Proxy;
 use crate::respond;
 use crate::spool::{self, Reader, Writer};
+use crate::store::CONFIRMABLE_FOR;
 use crate::upstream::Outgoing;
 use crate::vary::Variants;
 use crate::words::{NotStored, Tier};
+use crate::write::{self, Written};
 
 /// How long requests for a key whose last response was not storable do not wait for each other.
 const PASS_FOR: Duration = Duration::from_secs(5);
+/// The same for one that was too large: it will not shrink soon, and finding out again costs most.
+const PASS_LARGE_FOR: Duration = Duration::from_secs(60);
 
 /// What is to be fetched, and for whom.
 pub struct Order {
@@ -62,9 +66,13 @@ pub struct Order {
     pub tags: Tags,
     /// In which way the request is personal.
     pub who: Personal,
-    /// What is stored and stale, and whether it may be served when upstream fails.
-    pub stale: Option<(Arc<Entry>, bool)>,
-    /// Whether Redis is not to be asked: the client wants validation, or entries are not trusted.
+    /// What is stored and stale, and when it may be served in upstream's place.
+    pub stale: Option<(Arc<Entry>, Fallback)>,
+    /// What the key's responses are known to vary by.
+    pub known: Option<Arc<Variants>>,
+    /// The origin that cache groups are of; empty where the route's keys are for all hosts.
+    pub origin: Box<str>,
+    /// Whether Redis is not to be asked: what it has is not trusted, or there is something to validate already.
     pub past_redis: bool,
     /// The request's own directives.
     pub control: CacheControl,
@@ -111,11 +119,16 @@ impl Proxy {
         }
         let requested = self.core.clock.now();
         let began = Instant::now();
-        let response = match self.ask_upstream(&order).await {
+        let response = match self.ask_upstream(&mut order).await {
             Ok(response) => response,
             Err(problem) => {
+                let needed = if problem.is_disconnected() { Fallback::Unreachable } else { Fallback::AnyError };
                 return match order.stale.take() {
-                    Some((stale, true)) => settle(&lead, leader.take(), stale, Origin::StaleIfError),
+                    Some((stale, fallback)) if fallback >= needed => {
+                        let origin =
+                            if fallback == Fallback::AnyError { Origin::StaleIfError } else { Origin::Unreachable };
+                        settle(&lead, leader.take(), stale, origin)
+                    }
                     _ => fail(&lead, leader.take(), problem),
                 };
             }
@@ -125,27 +138,46 @@ impl Proxy {
             responded: self.core.clock.now(),
             cost: u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX),
         };
-        if let Some((stale, if_error)) = order.stale.take() {
+        if let Some((stale, fallback)) = &order.stale {
+            let stale = stale.clone();
             if response.status() == StatusCode::NOT_MODIFIED {
                 return self.renew(&order, &stale, response.headers(), timing, lead, leader).await;
             }
-            if if_error && may_be_masked(response.status()) {
+            if *fallback == Fallback::AnyError && may_be_masked(response.status()) {
                 return settle(&lead, leader.take(), stale, Origin::StaleIfError);
             }
-            order.stale = Some((stale, false));
         }
-        match self.decide(&order, response.status(), response.headers(), timing, lead.as_of()) {
+        match self.decide(&order, response.status(), response.headers(), response.headers(), timing, lead.as_of()) {
             Err(reason) => {
                 self.metrics(&order).not_stored(reason);
-                if order.stale.is_none() && !order.who.any() {
-                    let until = timing.responded.plus(PASS_FOR);
-                    self.core.memory.put(order.key.clone(), Stored::Pass { until });
-                }
+                self.pass(&order, response.status(), reason, timing.responded).await;
                 lead.leave();
                 lead.publish(Progress::NotStorable(reason));
                 answer(leader, Answer::Direct(response, reason));
             }
             Ok(kept) => self.stream(&order, lead, leader, response, kept).await,
+        }
+    }
+
+    /// A response that is not stored, to a request of nobody in particular: those who come next need not wait for
+    /// each other, and what was stored before is not the most recent any more (RFC 9111 section 4). A server error
+    /// says nothing of what was stored.
+    async fn pass(&self, order: &Order, status: StatusCode, reason: NotStored, now: Timestamp) {
+        if order.who.any() || (order.stale.is_some() && status.is_server_error()) {
+            return;
+        }
+        if let Some((stale, _)) = &order.stale {
+            self.forget(&stale.key).await;
+        }
+        let until = now.plus(if reason == NotStored::TooLarge { PASS_LARGE_FOR } else { PASS_FOR });
+        self.core.memory.put(order.key.clone(), Stored::Pass { until });
+    }
+
+    /// Removes what stands under a key from both tiers.
+    pub async fn forget(&self, key: &str) {
+        self.core.memory.remove(key);
+        if let Some(shared) = &self.core.shared {
+            shared.remove(key).await;
         }
     }
 
@@ -155,11 +187,12 @@ impl Proxy {
 
     /// The second tier. What is fresh there goes into memory and answers; what is stale and can be confirmed
     /// replaces what this process knew.
-    async fn look_in_redis(&self, order: &mut Order) -> Option<Arc<Entry>> {
+    pub async fn look_in_redis(&self, order: &mut Order) -> Option<Arc<Entry>> {
         let shared = self.core.shared.as_ref().filter(|_| !order.past_redis)?;
         let mut stored = shared.get(&order.key, order.route, self.core.clock.now()).await?;
         if let Stored::Variants(variants) = &stored {
             self.core.memory.put(order.primary.clone(), stored.clone());
+            order.known = Some(variants.clone());
             let mut key = order.primary.to_string();
             variants.extend_key(&order.request, &mut key);
             order.key = key.into();
@@ -170,43 +203,53 @@ impl Proxy {
         let standing = self.core.log.standing(&entry.stamp);
         let trusted = self.core.log.trusted(now);
         match judge(&entry, self.policy(order.route), order.who, &order.control, standing, trusted, now) {
-            Verdict::Fresh { .. } => {
+            Verdict::Fresh { .. } | Verdict::Accepted { .. } => {
                 self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone()));
                 Some(entry)
             }
             Verdict::Unusable(_) => None,
             Verdict::WhileRevalidate { .. } => {
-                order.stale = Some((entry, true));
+                order.stale = Some((entry, Fallback::AnyError));
                 None
             }
-            Verdict::Validate { if_error, .. } => {
-                order.stale = Some((entry, if_error));
+            Verdict::Validate { fallback, .. } => {
+                order.stale = Some((entry, fallback));
                 None
             }
         }
     }
 
-    async fn ask_upstream(&self, order: &Order) -> Result<Response<Fetched>, Problem> {
+    /// Asks upstream, for nothing more than a confirmation if that will do. A 304 that speaks of something else than
+    /// what is stored must not be used (RFC 9111 section 4.3.4): then the whole is asked for.
+    async fn ask_upstream(&self, order: &mut Order) -> Result<Response<Fetched>, Problem> {
         let mut headers = order.outgoing.clone();
         for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE, CONTENT_LENGTH] {
             headers.remove(name);
         }
-        if let Some((stale, _)) = &order.stale {
-            if let Some(tag) = stale.headers.get(ETAG) {
-                headers.insert(IF_NONE_MATCH, tag.clone());
-            }
-            if let Some(date) = stale.headers.get(LAST_MODIFIED) {
-                headers.insert(IF_MODIFIED_SINCE, date.clone());
-            }
-        }
-        let out = Outgoing {
+        let ask = |headers| Outgoing {
             method: Method::GET,
             target: order.target.clone(),
             headers,
             body: RequestBody::Empty,
             upload: None,
         };
-        self.fetch(order.route, out).await
+        let Some((stale, _)) = &order.stale else { return self.fetch(order.route, ask(headers)).await };
+        let mut conditional = headers.clone();
+        if let Some(tag) = stale.headers.get(ETAG) {
+            conditional.insert(IF_NONE_MATCH, tag.clone());
+        }
+        if let Some(date) = stale.headers.get(LAST_MODIFIED) {
+            conditional.insert(IF_MODIFIED_SINCE, date.clone());
+        }
+        let response = self.fetch(order.route, ask(conditional)).await?;
+        let other =
+            response.status() == StatusCode::NOT_MODIFIED && !conditional::confirms(&stale.headers, response.headers());
+        if !other {
+            return Ok(response);
+        }
+        let whole = self.fetch(order.route, ask(headers)).await;
+        order.stale = None;
+        whole
     }
 
     /// Sends a request upstream and counts it.
@@ -234,23 +277,27 @@ impl Proxy {
         Ok(response)
     }
 
-    /// Decides whether a response is stored, and makes the entry without its body.
+    /// Decides whether a response is stored, and makes the entry without its body. Its age is told by the fields of
+    /// the message that came last, `latest`, which may be a mere confirmation.
     fn decide(
         &self,
         order: &Order,
         status: StatusCode,
         headers: &HeaderMap,
+        latest: &HeaderMap,
         Timing { requested, responded, cost }: Timing,
         as_of: Position,
     ) -> Result<Kept, NotStored> {
         let policy = self.policy(order.route);
-        let control = CacheControl::of(headers);
+        let control = CacheControl::of_response(headers, &self.upstream.settings().targeted_control);
         let roll = roll(&order.key, responded);
         let lifetime = freshness::lifetime(policy, status, headers, &control, responded, roll);
         let admitted = admission::admit(policy, order.who, status, headers, &control, lifetime)?;
-        let variants = Variants::of(policy, headers)?.map(Arc::new);
+        let until = responded.plus(Duration::from_millis(lifetime.whole()) + CONFIRMABLE_FOR);
+        let known = order.known.as_deref();
+        let variants = Variants::of(policy, headers, known, &order.request, until)?.map(Arc::new);
         let mut tags = order.tags.clone();
-        tags.add_response(headers)?;
+        tags.add_response(headers, &order.origin)?;
         let key: Arc<str> = match &variants {
             None => order.primary.clone(),
             Some(variants) => {
@@ -268,9 +315,9 @@ impl Proxy {
             path: order.target.path().into(),
             route: order.route,
             status,
-            headers: stored_fields(headers),
+            headers: stored_fields(headers, &control, &policy.cookies),
             body: bytes::Bytes::new(),
-            birth: freshness::birth(headers, requested, responded),
+            birth: freshness::birth(latest, requested, responded),
             kept: responded,
             lifetime,
             sharing: admitted.sharing,
@@ -322,13 +369,86 @@ impl Proxy {
         if self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone())) {
             metrics.stored(Tier::Memory);
         }
+        let (variants, dropped) = self.list_variant(order, &entry, variants);
         drop(lead);
+        for end in dropped {
+            self.core.metrics.evicted(Eviction::Variants);
+            self.forget(&format!("{}{end}", order.primary)).await;
+        }
         if let Some(shared) = &self.core.shared {
             let variants = variants.as_deref().map(|v| (&*order.primary, v));
             if shared.put(&entry, variants, self.core.clock.now()).await {
                 metrics.stored(Tier::Redis);
             }
         }
+    }
+
+    /// Lists an entry under its primary key, and says which variants are too many now.
+    fn list_variant(
+        &self,
+        order: &Order,
+        entry: &Entry,
+        variants: Option<Arc<Variants>>,
+    ) -> (Option<Arc<Variants>>, Vec<Box<str>>) {
+        let Some(mut variants) = variants else { return (None, Vec::new()) };
+        // Another fill may have listed one meanwhile.
+        if let Some(Stored::Variants(listed)) = self.core.memory.get(&order.primary) {
+            variants = Arc::new(variants.joined(&listed));
+        }
+        let end = entry.key.get(order.primary.len()..).unwrap_or_default();
+        let (variants, dropped) = variants.keeping(end, self.policy(order.route).max_variants);
+        let variants = Arc::new(variants);
+        self.core.memory.put(order.primary.clone(), Stored::Variants(variants.clone()));
+        (Some(variants), dropped)
+    }
+
+    /// Stores the answer to a POST for later reads, if it may be, as of its own entry in the invalidation log; it is
+    /// handed on in any case.
+    pub async fn keep_answer(
+        self: Arc<Self>,
+        order: Order,
+        written: &Written,
+        response: Response<Fetched>,
+        requested: Timestamp,
+        as_of: Position,
+    ) -> Answer {
+        let (status, headers) = (response.status(), response.headers());
+        let control = CacheControl::of_response(headers, &self.upstream.settings().targeted_control);
+        if !write::answers_reads(written, status, headers, &control) {
+            return Answer::Direct(response, NotStored::Method);
+        }
+        let timing = Timing { requested, responded: self.core.clock.now(), cost: 0 };
+        match self.decide(&order, status, headers, headers, timing, as_of) {
+            Err(reason) => Answer::Direct(response, reason),
+            Ok(kept) => {
+                let (tell, told) = oneshot::channel();
+                let lead = self.core.fills.alone(as_of);
+                tokio::spawn(async move { self.stream(&order, lead, Some(tell), response, kept).await });
+                told.await.unwrap_or(Answer::Failed(Problem::Internal))
+            }
+        }
+    }
+
+    /// What a HEAD's 200 says of the stored response that could have answered it (RFC 9111 section 4.3.5): it is
+    /// renewed, or not the most recent any more.
+    pub async fn learn_from_head(
+        &self,
+        order: &Order,
+        stored: &Entry,
+        head: &HeaderMap,
+        requested: Timestamp,
+        lead: Lead,
+    ) {
+        let timing = Timing { requested, responded: self.core.clock.now(), cost: stored.cost };
+        let length = stored.body.len() as u64;
+        if conditional::describes(&stored.headers, length, head) {
+            let merged = conditional::updated(&stored.headers, head);
+            if let Ok(kept) = self.decide(order, stored.status, &merged, head, timing, lead.as_of()) {
+                let entry = Arc::new(Entry { body: stored.body.clone(), ..kept.head });
+                return self.keep(order, lead, entry, kept.variants).await;
+            }
+        }
+        self.forget(&stored.key).await;
     }
 
     /// The stored response after a 304 (RFC 9111 section 4.3.4), as-of the start of the conditional request:
@@ -345,7 +465,7 @@ impl Proxy {
     ) {
         let merged = conditional::updated(&stale.headers, fresh);
         let body = stale.body.clone();
-        match self.decide(order, stale.status, &merged, timing, lead.as_of()) {
+        match self.decide(order, stale.status, &merged, fresh, timing, lead.as_of()) {
             Ok(Kept { head, variants, for_waiters }) => {
                 let entry = Arc::new(Entry { body, ..head });
                 if for_waiters {
@@ -359,14 +479,11 @@ impl Proxy {
             }
             Err(reason) => {
                 self.metrics(order).not_stored(reason);
-                self.core.memory.remove(&stale.key);
-                if let Some(shared) = &self.core.shared {
-                    shared.remove(&stale.key).await;
-                }
+                self.forget(&stale.key).await;
                 lead.leave();
                 lead.publish(Progress::NotStorable(reason));
                 let once = Entry { headers: merged, body, birth: timing.responded, ..shell(stale) };
-                answer(leader, Answer::Found(Arc::new(once), Origin::Revalidated));
+                answer(leader, Answer::Found(Arc::new(once), Origin::Confirmed));
             }
         }
     }

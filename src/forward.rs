@@ -18,6 +18,8 @@ use crate::route::HostPattern;
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Tells upstream that Surrogate-Control is understood here, and by which name.
+const SURROGATE_CAPABILITY: HeaderName = HeaderName::from_static("surrogate-capability");
 const NAME: &str = "asidecar";
 
 /// Fields that override the request's own target, method or origin in some framework; never keyed, so never
@@ -138,7 +140,7 @@ pub fn to_upstream(
         out.insert(TE, HeaderValue::from_static("trailers"));
         out.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    if stored && policy.cookies != CookieRule::Bypass {
+    if stored && !matches!(policy.cookies, CookieRule::Bypass | CookieRule::Origin) {
         // Cookies that are not in the key must not steer what is stored for all.
         match keyed_cookies(headers, policy) {
             Some(cookies) => out.insert(COOKIE, cookies),
@@ -164,6 +166,8 @@ pub fn to_upstream(
             out.remove(name);
         }
     }
+    // The same for everybody: what a client says of itself here must not steer what is stored.
+    out.insert(SURROGATE_CAPABILITY, HeaderValue::from_static("asidecar=\"Surrogate/1.0\""));
     describe_client(&mut out, host, peer);
     append_via(&mut out, version);
     out

@@ -28,6 +28,9 @@ pub struct Lifetime {
     pub while_revalidate: u64,
     /// After that, usable when upstream fails (RFC 5861 section 4), in milliseconds.
     pub if_error: u64,
+    /// After that, usable when upstream can't be reached at all (RFC 9111 section 4.2.4: disconnected), in
+    /// milliseconds.
+    pub if_unreachable: u64,
     /// Never used stale, whatever else is said (must-revalidate, proxy-revalidate, s-maxage).
     pub must_revalidate: bool,
 }
@@ -36,32 +39,50 @@ impl Lifetime {
     /// Milliseconds after its birth from which on nothing can be made of the response but a conditional
     /// request.
     pub fn whole(&self) -> u64 {
-        self.fresh.saturating_add(self.while_revalidate.max(self.if_error)).min(millis(LONGEST_LIFE))
+        let stale = self.while_revalidate.max(self.if_error).max(self.if_unreachable);
+        self.fresh.saturating_add(stale).min(millis(LONGEST_LIFE))
     }
 }
 
-/// When the response was generated, by its Date, its Age and how long the request took (RFC 9111 section
-/// 4.2.3, corrected_initial_age): its current age is `now - birth`.
+/// When the response was generated or last validated, by its Date, its Age and how long the request took (RFC 9111
+/// section 4.2.3, the more conservative corrected_initial_age): its current age is `now - birth`.
 pub fn birth(headers: &HeaderMap, requested: Timestamp, responded: Timestamp) -> Timestamp {
     let date = headers.get(DATE).and_then(|d| http_date(d.as_bytes()));
-    let apparent = date.map_or(0, |d| responded.since(d));
+    // Below a second it is the date's own granularity.
+    let apparent = date.map_or(0, |d| responded.since(d)) / 1000 * 1000;
     let age = headers.get(AGE).and_then(|a| first_age(a.as_bytes())).unwrap_or(0).saturating_mul(1000);
     let corrected = age.saturating_add(responded.since(requested));
-    // An apparent age below a second is the date's own granularity.
-    let apparent = if apparent < 1000 { 0 } else { apparent };
-    let age = if age == 0 { apparent } else { apparent.max(corrected) };
-    Timestamp(responded.0.saturating_sub(age))
+    Timestamp(responded.0.saturating_sub(apparent.max(corrected)))
 }
 
-/// Age may come as a list when caches appended instead of replacing: the first member counts.
+/// The first member of the first line counts, others are discarded; what is no number is ignored (RFC 9111
+/// section 5.1).
 fn first_age(value: &[u8]) -> Option<u64> {
     crate::control::split_list(value).next().and_then(delta_seconds)
 }
 
-/// The instant of an HTTP-date in any of its three forms (RFC 9110 section 5.6.7).
+/// The instant of an HTTP-date in any of its three forms (RFC 9110 section 5.6.7), whatever its case (RFC 9111
+/// section 4.2).
 pub fn http_date(value: &[u8]) -> Option<Timestamp> {
     let text = std::str::from_utf8(value).ok()?;
-    httpdate::parse_http_date(text).ok().map(Timestamp::from_system)
+    let parsed = httpdate::parse_http_date(text).or_else(|error| {
+        // Rarely needed, so not done for every date.
+        let usual = in_usual_case(text);
+        if usual == text { Err(error) } else { httpdate::parse_http_date(&usual) }
+    });
+    parsed.ok().map(Timestamp::from_system)
+}
+
+/// `SUN, 06 nov 1994 08:49:37 gmt` as `Sun, 06 Nov 1994 08:49:37 GMT`.
+fn in_usual_case(date: &str) -> String {
+    let mut after_letter = false;
+    let cased = date.chars().map(|c| {
+        let c = if after_letter { c.to_ascii_lowercase() } else { c.to_ascii_uppercase() };
+        after_letter = c.is_ascii_alphabetic();
+        c
+    });
+    let text: String = cased.collect();
+    text.strip_suffix("Gmt").map(|rest| format!("{rest}GMT")).unwrap_or(text)
 }
 
 /// The lifetime of a response under a route's policy. `roll` in `[0, 1)` spreads lifetimes by the route's
@@ -82,7 +103,7 @@ pub fn lifetime(
         (OriginRule::Cap, Some(own), Some(ttl)) => own.min(ttl),
         (_, Some(own), _) => own,
         (_, None, Some(ttl)) => ttl,
-        (_, None, None) => heuristic(status, headers, received),
+        (_, None, None) => heuristic(status, headers, cc, received),
     };
     let fresh = if cc.no_cache && policy.origin != OriginRule::Override { 0 } else { fresh };
     let origin_counts = policy.origin != OriginRule::Override;
@@ -93,15 +114,17 @@ pub fn lifetime(
         (_, Some(route)) => millis(route),
         _ => 0,
     };
-    let (mut while_revalidate, mut if_error) = (
-        window(cc.stale_while_revalidate, policy.stale_while_revalidate),
-        window(cc.stale_if_error, policy.stale_if_error),
-    );
-    if must_revalidate {
-        (while_revalidate, if_error) = (0, 0);
-    }
     let fresh = jittered(fresh, policy.ttl_jitter, roll).min(millis(LONGEST_LIFE));
-    Lifetime { fresh, while_revalidate, if_error, must_revalidate }
+    if must_revalidate {
+        return Lifetime { fresh, must_revalidate, ..Lifetime::default() };
+    }
+    Lifetime {
+        fresh,
+        while_revalidate: window(cc.stale_while_revalidate, policy.stale_while_revalidate),
+        if_error: window(cc.stale_if_error, policy.stale_if_error),
+        if_unreachable: millis(policy.stale_if_unreachable),
+        must_revalidate,
+    }
 }
 
 /// What the origin says of freshness, in milliseconds: s-maxage, max-age, Expires (RFC 9111 section 4.2.1).
@@ -109,7 +132,7 @@ fn explicit(headers: &HeaderMap, cc: &CacheControl, received: Timestamp) -> Opti
     if let Some(seconds) = cc.s_maxage.or(cc.max_age) {
         return Some(seconds.saturating_mul(1000));
     }
-    let expires = headers.get(EXPIRES)?;
+    let expires = headers.get(EXPIRES).filter(|_| !cc.targeted)?;
     let date = headers.get(DATE).and_then(|d| http_date(d.as_bytes())).unwrap_or(received);
     // An invalid date, especially "0", means already expired (RFC 9111 section 5.3).
     Some(http_date(expires.as_bytes()).map_or(0, |e| e.since(date)))
@@ -117,7 +140,7 @@ fn explicit(headers: &HeaderMap, cc: &CacheControl, received: Timestamp) -> Opti
 
 /// Whether the origin said anything explicit about freshness.
 pub fn is_explicit(headers: &HeaderMap, cc: &CacheControl) -> bool {
-    cc.s_maxage.is_some() || cc.max_age.is_some() || headers.contains_key(EXPIRES)
+    cc.has_lifetime() || (!cc.targeted && headers.contains_key(EXPIRES))
 }
 
 /// The route's own lifetime for a status: the exact status, then its class, then `ttl` for statuses that are
@@ -126,8 +149,8 @@ pub fn route_ttl(policy: &RoutePolicy, status: StatusCode) -> Option<u64> {
     policy.ttl_for(status.as_u16()).or(if heuristically_cacheable(status) { policy.ttl } else { None }).map(millis)
 }
 
-fn heuristic(status: StatusCode, headers: &HeaderMap, received: Timestamp) -> u64 {
-    if !heuristically_cacheable(status) {
+fn heuristic(status: StatusCode, headers: &HeaderMap, cc: &CacheControl, received: Timestamp) -> u64 {
+    if !heuristically_cacheable(status) && !cc.public {
         return 0;
     }
     let date = headers.get(DATE).and_then(|d| http_date(d.as_bytes())).unwrap_or(received);
@@ -138,6 +161,12 @@ fn heuristic(status: StatusCode, headers: &HeaderMap, received: Timestamp) -> u6
 /// RFC 9110 section 15.1, without 206, which is never stored as it is.
 pub fn heuristically_cacheable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 204 | 300 | 301 | 308 | 404 | 405 | 410 | 414 | 501)
+}
+
+/// Whether this cache knows all that caching a status requires, which `must-understand` asks for (RFC 9111 section
+/// 5.2.2.3): the final statuses of RFC 9110, but those of which parts or validations are made.
+pub fn understood(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200..=205 | 300..=303 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
 }
 
 fn jittered(fresh: u64, jitter: f64, roll: f64) -> u64 {
@@ -164,8 +193,6 @@ pub enum State {
     Stale {
         /// Milliseconds since it went stale.
         by: u64,
-        /// Whether it may be served if upstream fails.
-        if_error: bool,
     },
 }
 
@@ -180,7 +207,33 @@ pub fn state(birth: Timestamp, lifetime: &Lifetime, now: Timestamp) -> State {
     if by < lifetime.while_revalidate && age < millis(LONGEST_LIFE) {
         return State::WhileRevalidate { by };
     }
-    State::Stale { by, if_error: by < lifetime.if_error && age < millis(LONGEST_LIFE) }
+    State::Stale { by }
+}
+
+/// When a stored response may answer because upstream does not. Ordered: each includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fallback {
+    /// Never.
+    Never,
+    /// When upstream can't be reached, or breaks off before its response (RFC 9111 section 4.2.4).
+    Unreachable,
+    /// When it answers with a server error, too (RFC 5861 section 4).
+    AnyError,
+}
+
+/// Whether at `now` a response born at `birth` may stand in for one that upstream fails to give.
+pub fn fallback(birth: Timestamp, lifetime: &Lifetime, now: Timestamp) -> Fallback {
+    let age = now.since(birth);
+    let by = age.saturating_sub(lifetime.fresh);
+    if lifetime.must_revalidate || age >= millis(LONGEST_LIFE) {
+        Fallback::Never
+    } else if by < lifetime.if_error {
+        Fallback::AnyError
+    } else if by < lifetime.if_unreachable {
+        Fallback::Unreachable
+    } else {
+        Fallback::Never
+    }
 }
 
 #[cfg(test)]
@@ -199,7 +252,7 @@ mod tests {
     }
     fn of(policy: &RoutePolicy, lines: &[(&'static str, &str)]) -> Lifetime {
         let h = headers(lines);
-        lifetime(policy, StatusCode::OK, &h, &CacheControl::of(&h), NOW, 0.0)
+        lifetime(policy, StatusCode::OK, &h, &CacheControl::of_response(&h, &[]), NOW, 0.0)
     }
     fn policy(origin: OriginRule) -> RoutePolicy {
         RoutePolicy { ttl: Some(Duration::from_secs(60)), origin, ..RoutePolicy::default_route() }
@@ -237,8 +290,10 @@ mod tests {
         let p = RoutePolicy { stale_if_error: Some(Duration::from_secs(9)), ..policy(OriginRule::Respect) };
         let got = of(&p, &[("cache-control", "max-age=1, stale-while-revalidate=30")]);
         assert_eq!((got.while_revalidate, got.if_error), (30_000, 9_000));
-        let got = of(&p, &[("cache-control", "max-age=1, stale-while-revalidate=30, must-revalidate")]);
-        assert_eq!((got.while_revalidate, got.if_error), (0, 0));
+        for closes in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=1"] {
+            let got = of(&p, &[("cache-control", &format!("max-age=1, stale-while-revalidate=30, {closes}"))]);
+            assert_eq!((got.while_revalidate, got.if_error, got.if_unreachable), (0, 0, 0), "{closes}");
+        }
     }
 
     #[test]
@@ -248,6 +303,74 @@ mod tests {
         let dated = headers(&[("date", "Sun, 06 Nov 1994 08:49:27 GMT")]);
         assert_eq!(birth(&dated, NOW, NOW), Timestamp(NOW.0 - 10_000));
         assert_eq!(birth(&HeaderMap::new(), NOW, NOW), NOW);
+        assert_eq!(birth(&HeaderMap::new(), Timestamp(NOW.0 - 2000), NOW), Timestamp(NOW.0 - 2000), "response_delay");
+        let within_a_second = headers(&[("date", "Sun, 06 Nov 1994 08:49:36 GMT")]);
+        assert_eq!(birth(&within_a_second, NOW, Timestamp(NOW.0 - 500)), Timestamp(NOW.0 - 500));
+    }
+
+    #[test]
+    fn the_first_age_counts_and_one_that_is_no_number_is_ignored_section_5_1() {
+        for (age, seconds) in [
+            ("30", 30),
+            ("7200, 0", 7200),
+            ("0, 7200", 0),
+            ("abc", 0),
+            ("-7200", 0),
+            ("7200.0", 0),
+            ("7200;a=b", 0),
+            ("", 0),
+        ] {
+            assert_eq!(birth(&headers(&[("age", age)]), NOW, NOW), Timestamp(NOW.0 - seconds * 1000), "{age}");
+        }
+        let two = headers(&[("age", "5"), ("age", "9")]);
+        assert_eq!(birth(&two, NOW, NOW), Timestamp(NOW.0 - 5000));
+        let huge = headers(&[("age", "99999999999999999999")]);
+        assert_eq!(birth(&huge, NOW, NOW).0, NOW.0.saturating_sub(crate::control::MAX_DELTA * 1000));
+    }
+
+    #[test]
+    fn dates_are_read_in_three_forms_and_in_any_case_section_4_2() {
+        let forms = ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"];
+        for form in forms {
+            for date in [form.to_string(), form.to_lowercase(), form.to_uppercase()] {
+                assert_eq!(http_date(date.as_bytes()), Some(NOW), "{date}");
+            }
+        }
+        for bad in
+            ["0", "", "Sun, 06 Nov 1994 08:49:37 UTC", "Sun, 06 Nov 1994 08:49:37 +0000", "06 Nov 1994", "\u{fc}"]
+        {
+            assert_eq!(http_date(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_targeted_field_makes_expires_inoperative_rfc_9213_section_2_2() {
+        let h = headers(&[("cdn-cache-control", "max-age=60"), ("expires", "0"), ("cache-control", "no-store")]);
+        let cc = CacheControl::of_response(&h, &[crate::control::CDN_CACHE_CONTROL]);
+        assert_eq!(lifetime(&RoutePolicy::default_route(), StatusCode::OK, &h, &cc, NOW, 0.0).fresh, 60_000);
+        let h = headers(&[("cdn-cache-control", "must-revalidate"), ("expires", "Sun, 06 Nov 1994 09:49:37 GMT")]);
+        let cc = CacheControl::of_response(&h, &[crate::control::CDN_CACHE_CONTROL]);
+        assert!(!is_explicit(&h, &cc));
+        assert_eq!(lifetime(&RoutePolicy::default_route(), StatusCode::OK, &h, &cc, NOW, 0.0).fresh, 0);
+    }
+
+    #[test]
+    fn heuristics_are_for_statuses_that_allow_them_and_for_public_responses_section_4_2_2() {
+        let p = RoutePolicy::default_route();
+        let modified = ("last-modified", "Sun, 06 Nov 1994 08:39:37 GMT");
+        for (status, control, fresh) in [
+            (200, "", 60_000),
+            (404, "", 60_000),
+            (201, "", 0),
+            (599, "", 0),
+            (599, "public", 60_000),
+            (200, "max-age=x", 0),
+        ] {
+            let h = headers(&[modified, ("cache-control", control)]);
+            let cc = CacheControl::of_response(&h, &[]);
+            let got = lifetime(&p, StatusCode::from_u16(status).unwrap(), &h, &cc, NOW, 0.0).fresh;
+            assert_eq!(got, fresh, "{status} {control}");
+        }
     }
 
     #[test]
@@ -265,13 +388,19 @@ mod tests {
     }
 
     #[test]
-    fn fresh_then_while_revalidate_then_if_error_then_stale() {
-        let l = Lifetime { fresh: 10, while_revalidate: 5, if_error: 8, must_revalidate: false };
-        let at = |ms: u64| state(Timestamp(100), &l, Timestamp(100 + ms));
-        assert_eq!(at(9), State::Fresh { left: 1 });
-        assert_eq!(at(10), State::WhileRevalidate { by: 0 });
-        assert_eq!(at(15), State::Stale { by: 5, if_error: true });
-        assert_eq!(at(18), State::Stale { by: 8, if_error: false });
+    fn fresh_then_while_revalidate_then_if_error_then_if_unreachable_then_stale() {
+        let l = Lifetime { fresh: 10, while_revalidate: 5, if_error: 8, if_unreachable: 12, must_revalidate: false };
+        let at = |ms: u64| {
+            let now = Timestamp(100 + ms);
+            (state(Timestamp(100), &l, now), fallback(Timestamp(100), &l, now))
+        };
+        assert_eq!(at(9), (State::Fresh { left: 1 }, Fallback::AnyError));
+        assert_eq!(at(10), (State::WhileRevalidate { by: 0 }, Fallback::AnyError));
+        assert_eq!(at(15), (State::Stale { by: 5 }, Fallback::AnyError));
+        assert_eq!(at(18), (State::Stale { by: 8 }, Fallback::Unreachable));
+        assert_eq!(at(22), (State::Stale { by: 12 }, Fallback::Never));
+        let strict = Lifetime { must_revalidate: true, ..l };
+        assert_eq!(fallback(Timestamp(0), &strict, Timestamp(11)), Fallback::Never);
     }
 
     fn rank(s: State) -> u8 {
@@ -285,8 +414,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_response_never_grows_fresher(fresh in 0u64..1000, swr in 0u64..1000, a in 0u64..3000, b in 0u64..3000) {
-            let l = Lifetime { fresh, while_revalidate: swr, if_error: 0, must_revalidate: false };
+            let l = Lifetime { fresh, while_revalidate: swr, if_error: swr / 2, if_unreachable: swr, must_revalidate: false };
             let (a, b) = (a.min(b), a.max(b));
+            prop_assert!(fallback(Timestamp(0), &l, Timestamp(a)) >= fallback(Timestamp(0), &l, Timestamp(b)));
             prop_assert!(rank(state(Timestamp(0), &l, Timestamp(a))) <= rank(state(Timestamp(0), &l, Timestamp(b))));
         }
     }

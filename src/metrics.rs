@@ -86,6 +86,8 @@ words! {
         Size => "size",
         /// It was too heavy to be let in.
         Refused => "refused",
+        /// Its key had too many variants (`max_variants`).
+        Variants => "variants",
     }
 }
 

@@ -72,6 +72,11 @@ impl Problem {
         }
     }
 
+    /// Whether it means that upstream can't be reached: the cache is disconnected then (RFC 9111 section 2).
+    pub fn is_disconnected(self) -> bool {
+        matches!(self, Problem::Unreachable | Problem::Broken | Problem::Timeout)
+    }
+
     /// Whether a write that ended like this may have taken effect upstream.
     pub fn outcome_unknown(self) -> bool {
         matches!(

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::header::CONTENT_LENGTH;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -18,25 +18,29 @@ use crate::admission::{self, Personal, Plan};
 use crate::body::{Body, RequestBody, Upload};
 use crate::clock::Timestamp;
 use crate::coalesce::{Origin, Progress, Ticket, outcome};
-use crate::config::{Inputs, RoutePolicy};
+use crate::config::{ClientControl, Inputs, RoutePolicy};
 use crate::control::CacheControl;
 use crate::core::Core;
 use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
 use crate::fill::{Answer, Order};
 use crate::forward;
+use crate::freshness::Fallback;
 use crate::invalidation::Source;
+use crate::invalidation::log::Logged;
+use crate::invalidation::position::Position;
 use crate::invalidation::table::Standing;
 use crate::key::{self, Keyed};
 use crate::metrics::MalformedWhat;
 use crate::problem::Problem;
 use crate::respond::{self, Asked, Confirmed, Served, Why};
 use crate::route::{MethodClass, Params};
-use crate::screen::{control_of, screen, without_port};
+use crate::screen::{screen, without_port};
 use crate::server::Connection;
 use crate::store::Shared;
 use crate::tunnel::{self, Ends};
 use crate::upstream::{Outgoing, Upstream};
-use crate::words::{Bypass, Forward, Outcome, Tier};
+use crate::vary::Variants;
+use crate::words::{Bypass, Forward, NotStored, Outcome, Tier};
 use crate::write::{self, Fact, Written};
 
 /// So often a request looks again when what it waited for turned out not to be for it, before it goes alone.
@@ -72,6 +76,8 @@ struct Sought<'r> {
     key: String,
     /// The length of the key's base.
     base: usize,
+    /// What the responses are known to vary by.
+    known: Option<Arc<Variants>>,
 }
 
 /// How a request ended, for the metrics.
@@ -114,7 +120,10 @@ impl Proxy {
             let upgrade = parts.extensions.get::<hyper::upgrade::OnUpgrade>().cloned();
             Box::pin(self.tunnel(&ask, body, upgrade)).await
         } else {
-            let control = control_of(&parts.headers);
+            let control = match policy.client_cache_control {
+                ClientControl::Honour => CacheControl::of_request(&parts.headers),
+                ClientControl::Ignore => CacheControl::default(),
+            };
             match admission::plan(policy, &parts.method, &parts.headers, &control, !body.is_end_stream()) {
                 Plan::Lookup(who) => self.look_up(&ask, who, &control).await,
                 Plan::Bypass(reason) => Box::pin(self.bypass(&ask, body, reason)).await,
@@ -129,17 +138,18 @@ impl Proxy {
         let now = self.core.clock.now();
         let mut key = String::with_capacity(128);
         let base = key::build(self.policy(ask.route), &keyed(ask), &mut key);
-        let seen = self.look_in_memory(ask, who, control, &mut key, now);
+        let (seen, known) = self.look_in_memory(ask, who, control, &mut key, now);
         if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
             entry.hits.fetch_add(1, Ordering::Relaxed);
             let left = i64::try_from(*left).unwrap_or(i64::MAX);
             let response = respond::from_entry(asked(ask, false), entry, Served::Hit(left, Tier::Memory), now);
             return Done { response, outcome: Outcome::HitMemory };
         }
-        Box::pin(self.miss(ask, Sought { who, control, key, base }, seen, now)).await
+        Box::pin(self.miss(ask, Sought { who, control, key, base, known }, seen, now)).await
     }
 
-    /// What memory knows, judged for this request. `key` becomes the variant's key.
+    /// What memory knows, judged for this request, and what the key's responses vary by. `key` becomes the variant's
+    /// key.
     fn look_in_memory(
         &self,
         ask: &Ask<'_>,
@@ -147,31 +157,33 @@ impl Proxy {
         control: &CacheControl,
         key: &mut String,
         now: Timestamp,
-    ) -> Seen {
+    ) -> (Seen, Option<Arc<Variants>>) {
         let mut stored = self.core.memory.get(key);
-        let mut variant = false;
-        if let Some(Stored::Variants(variants)) = &stored {
+        let mut known = None;
+        if let Some(Stored::Variants(variants)) = stored {
+            if variants.until() <= now {
+                return (Seen::Nothing, None);
+            }
             variants.extend_key(ask.headers, key);
             stored = self.core.memory.get(key);
-            variant = true;
+            known = Some(variants);
         }
-        match stored {
-            None | Some(Stored::Variants(_)) if variant => Seen::NoVariant,
+        let seen = match stored {
+            None | Some(Stored::Variants(_)) if known.is_some() => Seen::NoVariant,
             None | Some(Stored::Variants(_)) => Seen::Nothing,
             Some(Stored::Pass { until }) if until > now => Seen::Pass,
             Some(Stored::Pass { .. }) => Seen::Nothing,
             // Keys of two routes can't meet; should they all the same, neither answers for the other.
             Some(Stored::Entry(entry)) if entry.route != ask.route => Seen::Nothing,
+            Some(Stored::Entry(entry)) if self.must_ask_redis_again(&entry, now) => Seen::Nothing,
             Some(Stored::Entry(entry)) => {
-                if self.must_ask_redis_again(&entry, now) {
-                    return Seen::Nothing;
-                }
                 let standing = self.core.log.standing(&entry.stamp);
                 let trusted = self.core.log.trusted(now);
                 let verdict = judge(&entry, self.policy(ask.route), who, control, standing, trusted, now);
                 Seen::Entry(entry, verdict)
             }
-        }
+        };
+        (seen, known)
     }
 
     /// `memory_ttl_max`: how long memory may go without asking Redis.
@@ -184,18 +196,23 @@ impl Proxy {
     /// Nothing fresh in memory: stale, joined, or fetched.
     async fn miss(self: &Arc<Self>, ask: &Ask<'_>, mut sought: Sought<'_>, mut seen: Seen, mut now: Timestamp) -> Done {
         let Sought { who, control, .. } = sought;
+        if let Seen::Entry(entry, Verdict::Accepted { by }) = &seen {
+            return Done {
+                response: respond::from_entry(asked(ask, false), entry, stale_hit(*by), now),
+                outcome: Outcome::Stale,
+            };
+        }
         if who.any() {
             self.count_bypass(ask, who.reason());
         }
         if let Seen::Entry(entry, Verdict::WhileRevalidate { by }) = &seen {
-            let left = -i64::try_from(*by).unwrap_or(i64::MAX) - 1;
-            let response = respond::from_entry(asked(ask, false), entry, Served::Hit(left, Tier::Memory), now);
+            let response = respond::from_entry(asked(ask, false), entry, stale_hit(*by), now);
             self.refresh(ask, &sought, entry.clone());
             return Done { response, outcome: Outcome::Stale };
         }
         if *ask.method == Method::HEAD && !control.only_if_cached {
             // A HEAD's response has no body to store; it is answered by a GET's entry or by upstream.
-            return self.pass_head(ask, seen.why(who)).await;
+            return self.head(ask, &sought, &seen, now).await;
         }
         for attempt in 0.. {
             let why = seen.why(who);
@@ -239,7 +256,7 @@ impl Proxy {
             // What was waited for is not for this request: look again, as if it came now.
             now = self.core.clock.now();
             key::build(policy, &keyed(ask), &mut sought.key);
-            seen = self.look_in_memory(ask, who, control, &mut sought.key, now);
+            (seen, sought.known) = self.look_in_memory(ask, who, control, &mut sought.key, now);
             if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
                 let left = i64::try_from(*left).unwrap_or(i64::MAX);
                 let response = respond::from_entry(asked(ask, true), entry, Served::Hit(left, Tier::Memory), now);
@@ -271,7 +288,7 @@ impl Proxy {
     /// invalidated before this request came, it is another variant, or it can't be shared.
     fn waited(&self, ask: &Ask<'_>, sought: &Sought<'_>, primary: &str, progress: Progress, why: Why) -> Option<Done> {
         let now = self.core.clock.now();
-        let mine = |entry: &Entry, variants: Option<&crate::vary::Variants>| {
+        let mine = |entry: &Entry, variants: Option<&Variants>| {
             let own = match variants {
                 Some(variants) => {
                     let mut own = primary.to_string();
@@ -286,12 +303,9 @@ impl Proxy {
             Progress::Found(entry, origin) if mine(&entry, None) => {
                 let verdict = self.verdict(ask.route, sought, &entry, now);
                 let serves = match origin {
-                    Origin::Redis | Origin::Revalidated => matches!(verdict, Verdict::Fresh { .. }),
-                    Origin::StaleIfError => matches!(
-                        verdict,
-                        Verdict::WhileRevalidate { .. }
-                            | Verdict::Validate { if_error: true, why: Refused::Stale | Refused::SoftPurged }
-                    ),
+                    Origin::Redis | Origin::Revalidated | Origin::Confirmed => matches!(verdict, Verdict::Fresh { .. }),
+                    Origin::StaleIfError => verdict.stands_in(Fallback::AnyError),
+                    Origin::Unreachable => verdict.stands_in(Fallback::Unreachable),
                 };
                 serves.then(|| self.found(ask, &entry, origin, why, true, now))
             }
@@ -313,21 +327,22 @@ impl Proxy {
             Origin::Redis => {
                 let age = i64::try_from(now.since(entry.birth)).unwrap_or(i64::MAX);
                 let left = i64::try_from(entry.lifetime.fresh).unwrap_or(i64::MAX) - age;
-                (Served::Hit(left, Tier::Redis), Outcome::HitRedis)
+                let outcome = if left > 0 { Outcome::HitRedis } else { Outcome::Stale };
+                (Served::Hit(left, Tier::Redis), outcome)
             }
-            Origin::Revalidated if collapsed => (Served::Forwarded(why, Confirmed::NotModified), Outcome::Coalesced),
-            Origin::Revalidated => (Served::Forwarded(why, Confirmed::NotModified), Outcome::Revalidated),
+            Origin::Revalidated if collapsed => (Served::Forwarded(why, Confirmed::Renewed), Outcome::Coalesced),
+            Origin::Revalidated => (Served::Forwarded(why, Confirmed::Renewed), Outcome::Revalidated),
+            Origin::Confirmed => (Served::Forwarded(why, Confirmed::Once), Outcome::Revalidated),
             Origin::StaleIfError => (Served::Forwarded(why, Confirmed::Failed), Outcome::Stale),
+            Origin::Unreachable => (Served::Forwarded(why, Confirmed::Unreachable), Outcome::Stale),
         };
         Done { response: respond::from_entry(asked(ask, collapsed), entry, served, now), outcome }
     }
 
     /// RFC 9111 section 5.2.1.7: a stored response or a 504.
     async fn only_if_cached(&self, ask: &Ask<'_>, sought: &Sought<'_>, now: Timestamp) -> Done {
-        if let Some(shared) = &self.core.shared
-            && let Some(Stored::Entry(entry)) = shared.get(&sought.key, ask.route, now).await
-            && matches!(self.verdict(ask.route, sought, &entry, now), Verdict::Fresh { .. })
-        {
+        let mut order = self.order(ask, sought, None);
+        if let Some(entry) = self.look_in_redis(&mut order).await {
             return self.found(ask, &entry, Origin::Redis, Why::NOTHING, false, now);
         }
         self.problem(Problem::OnlyIfCached, Some(Why::NOTHING))
@@ -337,7 +352,7 @@ impl Proxy {
     fn refresh(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought<'_>, stale: Arc<Entry>) {
         let as_of = self.core.log.position();
         if let Some(lead) = self.core.fills.try_lead(&sought.key.as_str().into(), as_of) {
-            let order = self.order(ask, sought, Some((stale, true)));
+            let order = self.order(ask, sought, Some((stale, Fallback::AnyError)));
             tokio::spawn(self.clone().fill(order, lead, None));
         }
     }
@@ -347,8 +362,8 @@ impl Proxy {
         judge(entry, self.policy(route), sought.who, sought.control, standing, trusted, now)
     }
 
-    fn order(&self, ask: &Ask<'_>, sought: &Sought<'_>, stale: Option<(Arc<Entry>, bool)>) -> Order {
-        let Sought { who, control, ref key, base } = *sought;
+    fn order(&self, ask: &Ask<'_>, sought: &Sought<'_>, stale: Option<(Arc<Entry>, Fallback)>) -> Order {
+        let Sought { who, control, ref key, base, ref known } = *sought;
         let primary: Arc<str> = key.split("##").next().unwrap_or_default().into();
         let policy = self.policy(ask.route);
         let target = match policy.inputs {
@@ -357,6 +372,8 @@ impl Proxy {
         };
         let trusted = self.core.log.trusted(self.core.clock.now());
         Order {
+            past_redis: (control.no_cache && stale.is_some())
+                || (policy.coherence == crate::config::Coherence::Strict && !trusted),
             key: key.as_str().into(),
             tags: Tags::of_request(policy, &primary, base, ask.target.path(), ask.params),
             primary,
@@ -367,7 +384,8 @@ impl Proxy {
             outgoing: self.outgoing(ask, true),
             who,
             stale,
-            past_redis: control.no_cache || (policy.coherence == crate::config::Coherence::Strict && !trusted),
+            known: known.clone(),
+            origin: if policy.key.is_none() { ask.host.into() } else { Box::default() },
             control: control.clone(),
         }
     }
@@ -377,20 +395,35 @@ impl Proxy {
         forward::to_upstream(ask.headers, ask.host, &ask.from.peer, settings, policy, stored, ask.version)
     }
 
-    async fn pass_head(&self, ask: &Ask<'_>, why: Why) -> Done {
+    /// A HEAD that memory does not answer: Redis does, or upstream, whose 200 says something of what is stored
+    /// (RFC 9111 section 4.3.5). It has no body to store.
+    async fn head(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought<'_>, seen: &Seen, now: Timestamp) -> Done {
+        let why = seen.why(sought.who);
+        let mut order = self.order(ask, sought, seen.stale());
+        if let Some(entry) = self.look_in_redis(&mut order).await {
+            return self.found(ask, &entry, Origin::Redis, why, false, now);
+        }
+        let lead = self.core.fills.alone(self.core.log.position());
+        let requested = self.core.clock.now();
         let out = Outgoing {
             method: Method::HEAD,
             target: ask.target.clone(),
-            headers: self.outgoing(ask, true),
+            headers: order.outgoing.clone(),
             body: RequestBody::Empty,
             upload: None,
         };
-        match self.fetch(ask.route, out).await {
-            Ok(response) => {
-                Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Miss }
-            }
-            Err(problem) => self.problem(problem, Some(why)),
+        let response = match self.fetch(ask.route, out).await {
+            Ok(response) => response,
+            Err(problem) => return self.problem(problem, Some(why)),
+        };
+        if let Some((stored, _)) = order.stale.take()
+            && !sought.who.any()
+            && response.status() == StatusCode::OK
+        {
+            let (proxy, head) = (self.clone(), response.headers().clone());
+            tokio::spawn(async move { proxy.learn_from_head(&order, &stored, &head, requested, lead).await });
         }
+        Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Miss }
     }
 
     /// Past the cache: what comes in goes out.
@@ -413,26 +446,55 @@ impl Proxy {
         let why = Why::bypass(Forward::Method, Bypass::Write.as_str());
         let (proxy, route) = (self.clone(), ask.route);
         let (written, out) = (self.written(ask), self.pass_through(ask, body));
+        let order = if *ask.method == Method::POST { self.order_of_read(ask) } else { None };
         let unfinished = ask.from.lease.unfinished();
         let task = tokio::spawn(async move {
             let _until_it_is_done = unfinished;
+            let (before, requested) = (proxy.core.log.position(), proxy.core.clock.now());
             let outcome = proxy.fetch(route, out).await;
             let fact = match &outcome {
                 Ok(response) => Fact::Answered(response.status(), response.headers()),
                 Err(problem) => Fact::Failed(*problem),
             };
-            if let Some(what) = write::invalidates(&written, &fact) {
-                proxy.core.log.invalidate(what, Source::Write).await;
+            let logged = match write::invalidates(&written, &fact) {
+                Some(what) => Some(proxy.core.log.invalidate(what, Source::Write).await),
+                None => None,
+            };
+            match (outcome, order, logged) {
+                // With nothing in the log between its beginning and its own entry, no other write can have come
+                // between it and its answer: that holds as of its own entry.
+                (Ok(response), Some(order), Some(Logged::At { id, previous })) if previous == before.id => {
+                    proxy.keep_answer(order, &written, response, requested, Position::at(id)).await
+                }
+                (Ok(response), ..) => Answer::Direct(response, NotStored::Method),
+                (Err(problem), ..) => Answer::Failed(problem),
             }
-            outcome
         });
         match task.await {
-            Ok(Ok(response)) => {
+            Ok(Answer::Direct(response, _)) => {
                 Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Bypass }
             }
-            Ok(Err(problem)) => self.problem(problem, Some(why)),
-            Err(_) => self.problem(Problem::Internal, Some(why)),
+            Ok(Answer::Streaming(streaming, reader)) => {
+                let now = self.core.clock.now();
+                let response = respond::from_stream(asked(ask, false), &streaming, reader, why, now);
+                Done { response, outcome: Outcome::Bypass }
+            }
+            Ok(Answer::Failed(problem)) => self.problem(problem, Some(why)),
+            Ok(Answer::Found(..)) | Err(_) => self.problem(Problem::Internal, Some(why)),
         }
+    }
+
+    /// What a GET of the same target would fetch, if the cache could answer it.
+    fn order_of_read(&self, ask: &Ask<'_>) -> Option<Order> {
+        let read = self.core.routes.find(without_port(ask.host), &Method::GET, ask.target.path())?;
+        let params = read.params.as_slice();
+        let ask = Ask { method: &Method::GET, route: read.route, params, ..*ask };
+        let control = CacheControl::of_request(ask.headers);
+        let plan = admission::plan(self.policy(ask.route), ask.method, ask.headers, &control, false);
+        let Plan::Lookup(who) = plan else { return None };
+        let mut key = String::new();
+        let base = key::build(self.policy(ask.route), &keyed(&ask), &mut key);
+        (!who.any()).then(|| self.order(&ask, &Sought { who, control: &control, key, base, known: None }, None))
     }
 
     fn written(&self, ask: &Ask<'_>) -> Written {
@@ -455,7 +517,8 @@ impl Proxy {
             tags.push(tag);
         }
         let upstream = self.upstream.settings().url.clone();
-        Written { host: ask.host.into(), path: path.into(), keys, tags, upstream }
+        let query = ask.target.query().map(str::to_owned);
+        Written { host: ask.host.into(), path: path.into(), query, keys, tags, upstream }
     }
 
     fn pass_through(&self, ask: &Ask<'_>, body: Incoming) -> Outgoing {
@@ -575,10 +638,10 @@ impl Seen {
         }
     }
 
-    /// What a conditional request can be made of, and whether it may be served when upstream fails.
-    fn stale(&self) -> Option<(Arc<Entry>, bool)> {
+    /// What a conditional request can be made of, and when it may be served in upstream's place.
+    fn stale(&self) -> Option<(Arc<Entry>, Fallback)> {
         match self {
-            Seen::Entry(entry, Verdict::Validate { if_error, .. }) => Some((entry.clone(), *if_error)),
+            Seen::Entry(entry, Verdict::Validate { fallback, .. }) => Some((entry.clone(), *fallback)),
             _ => None,
         }
     }
@@ -597,6 +660,11 @@ fn keyed<'r>(ask: &Ask<'r>) -> Keyed<'r> {
         params: ask.params,
         https: forward::spoke_https(ask.headers, &ask.from.peer),
     }
+}
+
+/// Served from memory although stale for so many milliseconds.
+fn stale_hit(by: u64) -> Served {
+    Served::Hit(-i64::try_from(by).unwrap_or(i64::MAX) - 1, Tier::Memory)
 }
 
 /// The target with no more of the query than the key holds.

@@ -66,10 +66,14 @@ pub enum Served {
 /// What came of forwarding when a stored response answers all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Confirmed {
-    /// A 304.
-    NotModified,
+    /// A 304, and the response is stored anew.
+    Renewed,
+    /// A 304 that says that it is not to be stored.
+    Once,
     /// An error, and stale is allowed.
     Failed,
+    /// Upstream can't be reached, and stale is allowed.
+    Unreachable,
 }
 
 /// The request's part in the rendering.
@@ -93,13 +97,17 @@ pub fn from_entry(asked: Asked<'_>, entry: &Entry, served: Served, now: Timestam
         }
         Served::Forwarded(why, confirmed) => {
             let _ = write!(status, "; fwd={}", why.forward.as_str());
-            if confirmed == Confirmed::NotModified {
-                status.push_str("; fwd-status=304; stored");
-            }
-            push_tail(&mut status, asked.collapsed, why.detail.filter(|_| confirmed == Confirmed::NotModified));
-            if confirmed == Confirmed::Failed {
-                status.push_str("; detail=stale_if_error");
-            }
+            status.push_str(match confirmed {
+                Confirmed::Renewed => "; fwd-status=304; stored",
+                Confirmed::Once => "; fwd-status=304",
+                Confirmed::Failed | Confirmed::Unreachable => "",
+            });
+            let detail = match confirmed {
+                Confirmed::Renewed | Confirmed::Once => why.detail,
+                Confirmed::Failed => Some("stale_if_error"),
+                Confirmed::Unreachable => Some("stale_if_unreachable"),
+            };
+            push_tail(&mut status, asked.collapsed, detail);
         }
     }
     let body = Body::full(entry.body.clone());
@@ -164,7 +172,9 @@ fn assemble(
     body: Body,
 ) -> Response<Body> {
     let age = now.since(entry.birth) / 1000;
-    if conditional::not_modified(asked.headers, entry.status, &entry.headers) {
+    // Preconditions of other methods are for whoever performs them (RFC 9111 section 4.3.2).
+    let reads = matches!(*asked.method, Method::GET | Method::HEAD);
+    if reads && conditional::not_modified(asked.headers, entry.status, &entry.headers) {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         *response.headers_mut() = conditional::fields_of_304(&entry.headers);

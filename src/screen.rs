@@ -3,12 +3,11 @@
 
 use std::borrow::Cow;
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HOST, PRAGMA, TRANSFER_ENCODING};
-use http::{HeaderMap, Method, Version};
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{Method, Version};
 
 use crate::admission;
 use crate::config::Listen;
-use crate::control::CacheControl;
 use crate::forward;
 use crate::problem::Problem;
 
@@ -73,16 +72,6 @@ pub fn without_port(host: &str) -> &str {
     }
 }
 
-/// The request's own directives.
-pub fn control_of(headers: &HeaderMap) -> CacheControl {
-    if headers.contains_key(CACHE_CONTROL) {
-        return CacheControl::of(headers);
-    }
-    // RFC 9111 section 5.4: without Cache-Control, Pragma: no-cache counts as no-cache.
-    let no_cache = headers.get(PRAGMA).is_some_and(|p| p.as_bytes().eq_ignore_ascii_case(b"no-cache"));
-    CacheControl { no_cache, ..CacheControl::default() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,15 +119,5 @@ mod tests {
         for (host, want) in [("a:80", "a"), ("a", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")] {
             assert_eq!(without_port(host), want);
         }
-    }
-
-    #[test]
-    fn pragma_counts_only_without_cache_control() {
-        let of = |fields: &[(&'static str, &str)]| {
-            let headers = fields.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
-            control_of(&headers).no_cache
-        };
-        assert!(of(&[("pragma", "no-cache")]));
-        assert!(!of(&[("pragma", "no-cache"), ("cache-control", "max-age=1")]));
     }
 }

@@ -98,6 +98,10 @@ words! {
         Incomplete => "incomplete",
         /// An invalidation named it while it was on its way.
         Invalidated => "invalidated",
+        /// It says must-understand and has a status that this cache does not know (RFC 9111 section 5.2.2.3).
+        NotUnderstood => "must_understand",
+        /// It answers a method whose responses are not stored.
+        Method => "method",
         /// It announces trailers, which are passed on and not kept.
         Trailers => "trailers",
     }

@@ -1,7 +1,8 @@
 //! What a write invalidates: a pure decision over the request and what came of it.
 //!
 //! RFC 9111 section 4.4: a successful unsafe request invalidates its own target and what `Location` and
-//! `Content-Location` name on the same origin; the route adds its `invalidates` templates. One whose outcome
+//! `Content-Location` name on the same origin, and the groups that `Cache-Group-Invalidation` names (RFC 9875
+//! section 3); the route adds its `invalidates` templates. One whose outcome
 //! is unknown counts as one that succeeded; one that certainly failed invalidates nothing.
 
 use http::header::{CONTENT_LOCATION, LOCATION};
@@ -9,6 +10,9 @@ use http::{HeaderMap, StatusCode};
 use url::Url;
 
 use crate::config::UpstreamUrl;
+use crate::control::CacheControl;
+use crate::entry::{CACHE_GROUP_INVALIDATION, MAX_TAGS, cache_groups, group_tag};
+use crate::freshness;
 use crate::invalidation::{Invalidation, MAX_NAME};
 use crate::problem::Problem;
 
@@ -18,6 +22,8 @@ pub struct Written {
     pub host: String,
     /// The path it was sent to.
     pub path: String,
+    /// The query it was sent with.
+    pub query: Option<String>,
     /// The bases of the keys under which a GET of this path may be stored.
     pub keys: Vec<String>,
     /// The route's `invalidates`, rendered.
@@ -52,12 +58,16 @@ pub fn invalidates(written: &Written, fact: &Fact<'_>) -> Option<Invalidation> {
     };
     for name in [LOCATION, CONTENT_LOCATION] {
         let named = response.and_then(|h| h.get(&name)).and_then(|v| v.to_str().ok());
-        if let Some(path) = named.and_then(|n| same_origin_path(written, n))
+        if let Some((path, _)) = named.and_then(|n| same_origin(written, n))
             && path.len() <= MAX_NAME
             && !what.paths.contains(&path)
         {
             what.paths.push(path);
         }
+    }
+    for group in response.iter().flat_map(|h| cache_groups(h, &CACHE_GROUP_INVALIDATION)).take(MAX_TAGS) {
+        // Of this origin, and of the routes whose keys are for all hosts.
+        what.tags.extend([group_tag(&written.host, &group), group_tag("", &group)]);
     }
     // A name that no message may hold names nothing that could be stored under it.
     what.keys.retain(|k| k.len() <= MAX_NAME);
@@ -69,8 +79,18 @@ pub fn invalidates(written: &Written, fact: &Fact<'_>) -> Option<Invalidation> {
     Some(what)
 }
 
-/// The path that a Location names, as clients of this proxy would ask for it; `None` on another origin.
-fn same_origin_path(written: &Written, location: &str) -> Option<String> {
+/// Whether the answer to a POST is what a GET of the same target would get (RFC 9110 section 9.3.3): its
+/// Content-Location says so, and it has explicit freshness.
+pub fn answers_reads(written: &Written, status: StatusCode, response: &HeaderMap, control: &CacheControl) -> bool {
+    let location = response.get(CONTENT_LOCATION).and_then(|v| v.to_str().ok());
+    let same = |(path, query): (String, Option<String>)| path == written.path && query == written.query;
+    status == StatusCode::OK
+        && freshness::is_explicit(response, control)
+        && location.and_then(|l| same_origin(written, l)).is_some_and(same)
+}
+
+/// Path and query that a Location names, as clients of this proxy would ask for them; `None` on another origin.
+fn same_origin(written: &Written, location: &str) -> Option<(String, Option<String>)> {
     let own =
         |authority: &str| Url::parse(&format!("{}://{authority}{}", written.upstream.scheme(), written.path)).ok();
     let (by_host, by_upstream) = (own(&written.host), own(written.upstream.authority.as_str()));
@@ -81,13 +101,14 @@ fn same_origin_path(written: &Written, location: &str) -> Option<String> {
             o.host_str() == named.host_str() && o.port_or_known_default() == named.port_or_known_default()
         })
     };
+    let query = named.query().map(str::to_owned);
     if same(&by_host) {
-        return Some(named.path().to_string());
+        return Some((named.path().to_string(), query));
     }
     if same(&by_upstream) {
         let path = named.path();
         let path = path.strip_prefix(&written.upstream.base_path).unwrap_or(path);
-        return Some(if path.starts_with('/') { path.to_string() } else { format!("/{path}") });
+        return Some((if path.starts_with('/') { path.to_string() } else { format!("/{path}") }, query));
     }
     None
 }
@@ -100,6 +121,7 @@ mod tests {
         Written {
             host: "me:80".into(),
             path: "/users/7".into(),
+            query: None,
             keys: vec!["user:7".into()],
             tags: vec!["users".into()],
             upstream: UpstreamUrl { https: false, authority: "api:9000".parse().unwrap(), base_path: "/v1".into() },
@@ -132,6 +154,37 @@ mod tests {
             let got = answered(201, location).unwrap().paths;
             assert_eq!(got.get(1).map(String::as_str), path, "{location}");
         }
+    }
+
+    #[test]
+    fn the_answer_to_a_post_answers_reads_when_it_says_so_rfc_9110_section_9_3_3() {
+        let fresh = ("cache-control", "max-age=5");
+        for (status, fields, answers) in [
+            (200, vec![("content-location", "/users/7"), fresh], true),
+            (200, vec![("content-location", "http://me/users/7"), fresh], true),
+            (200, vec![("content-location", "/users/7?x=1"), fresh], false),
+            (200, vec![("content-location", "/users/8"), fresh], false),
+            (200, vec![("content-location", "http://evil/users/7"), fresh], false),
+            (200, vec![("content-location", "/users/7"), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")], false),
+            (201, vec![("content-location", "/users/7"), fresh], false),
+            (200, vec![fresh], false),
+        ] {
+            let h: HeaderMap = fields.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
+            let control = CacheControl::of_response(&h, &[]);
+            let got = answers_reads(&written(), StatusCode::from_u16(status).unwrap(), &h, &control);
+            assert_eq!(got, answers, "{status} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn groups_are_invalidated_on_the_same_origin_rfc_9875_section_3() {
+        let mut h = HeaderMap::new();
+        h.insert("cache-group-invalidation", "\"eurovision\", 5, \"a b\";p".parse().unwrap());
+        let got = invalidates(&written(), &Fact::Answered(StatusCode::OK, &h)).unwrap().tags;
+        let groups =
+            ["cache-group:me:80:eurovision", "cache-group::eurovision", "cache-group:me:80:a b", "cache-group::a b"];
+        assert_eq!(got[1..], groups);
+        assert_eq!(invalidates(&written(), &Fact::Answered(StatusCode::NOT_FOUND, &h)), None);
     }
 
     #[test]

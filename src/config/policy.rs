@@ -15,6 +15,12 @@ pub const DEFAULT_ROUTE: &str = "default";
 /// The largest body that is stored where a route says nothing, in bytes.
 pub const DEFAULT_MAX_OBJECT: u64 = 2 << 20;
 
+/// How long a stale response may stand in for an upstream that can't be reached where a route says nothing.
+pub(super) const DEFAULT_STALE_IF_UNREACHABLE: Duration = Duration::from_secs(60);
+
+/// How many variants of one key are kept where a route says nothing.
+pub(super) const DEFAULT_MAX_VARIANTS: usize = 64;
+
 /// A route: which requests it is for, and the policy that holds for them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoutePolicy {
@@ -54,6 +60,12 @@ pub struct RoutePolicy {
     pub stale_while_revalidate: Option<Duration>,
     /// How long a stale response may be served where fetching it anew fails; `None`: what the origin says.
     pub stale_if_error: Option<Duration>,
+    /// How long a stale response may be served while upstream can't be reached (RFC 9111 section 4.2.4).
+    pub stale_if_unreachable: Duration,
+    /// Whether the directives of requests are heard.
+    pub client_cache_control: ClientControl,
+    /// How many variants of one key are kept, at most.
+    pub max_variants: usize,
     /// Tags of every response.
     pub tags: Vec<Template>,
     /// Tags that a successful POST, PUT, PATCH or DELETE invalidates.
@@ -71,7 +83,8 @@ pub struct RoutePolicy {
 impl RoutePolicy {
     /// The route that holds where no other does: the origin's Cache-Control decides.
     pub fn default_route() -> Self {
-        RoutePolicy::new(DEFAULT_ROUTE, Pattern::everything(), Source::built_in())
+        let plain = RoutePolicy::new(DEFAULT_ROUTE, Pattern::everything(), Source::built_in());
+        RoutePolicy { cookies: CookieRule::Origin, ..plain }
     }
 
     /// A route that has nothing but its name and its pattern.
@@ -95,6 +108,9 @@ impl RoutePolicy {
             origin: OriginRule::Respect,
             stale_while_revalidate: None,
             stale_if_error: None,
+            stale_if_unreachable: DEFAULT_STALE_IF_UNREACHABLE,
+            client_cache_control: ClientControl::Honour,
+            max_variants: DEFAULT_MAX_VARIANTS,
             tags: Vec::new(),
             invalidates: Vec::new(),
             coherence: Coherence::Bounded,
@@ -209,6 +225,9 @@ impl fmt::Display for NamePattern {
 /// What a request's `Cookie` field means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CookieRule {
+    /// The origin decides, as RFC 9111 section 7.3 has it: a response with explicit freshness that was fetched without
+    /// cookies is shared, with the cookies it sets; all else is as under `Bypass`.
+    Origin,
     /// A request with cookies is answered past the cache, unless the stored response says that it may be shared.
     Bypass,
     /// Cookies play no part in the response.
@@ -246,6 +265,15 @@ pub enum OriginRule {
     Cap,
 }
 
+/// Whether the directives of requests are heard (RFC 9111 section 5.2.1: they are advisory).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientControl {
+    /// A client can ask for validation, for younger or older responses, for none to be stored.
+    Honour,
+    /// What it asks for plays no part.
+    Ignore,
+}
+
 /// What holds while invalidations may be late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coherence {
@@ -266,7 +294,8 @@ macro_rules! words {
     };
 }
 words!(QueryRule { QueryRule::All => "all", QueryRule::Ignore => "ignore", QueryRule::Only(_) => "only", QueryRule::Except(_) => "except" });
-words!(CookieRule { CookieRule::Bypass => "bypass", CookieRule::Ignore => "ignore", CookieRule::Key(_) => "key" });
+words!(ClientControl { ClientControl::Honour => "honour", ClientControl::Ignore => "ignore" });
+words!(CookieRule { CookieRule::Origin => "origin", CookieRule::Bypass => "bypass", CookieRule::Ignore => "ignore", CookieRule::Key(_) => "key" });
 words!(AuthorizationRule { AuthorizationRule::Bypass => "bypass", AuthorizationRule::Key => "key" });
 words!(Inputs { Inputs::All => "all", Inputs::Keyed => "keyed" });
 words!(OriginRule { OriginRule::Respect => "respect", OriginRule::Override => "override", OriginRule::Cap => "cap" });

@@ -91,9 +91,10 @@ pub(super) fn query(node: &Node, report: &Report<'_>) -> Option<(QueryRule, bool
 /// The cookie rule.
 pub(super) fn cookies(node: &Node, report: &Report<'_>) -> Option<CookieRule> {
     let Value::Table(_) = &node.value else {
-        let words = [("bypass", false), ("ignore", true)];
-        let ignore = word(node, report, &words, " or { key = [\"tenant\"] }")?;
-        return Some(if ignore { CookieRule::Ignore } else { CookieRule::Bypass });
+        let words = [("bypass", 0), ("ignore", 1), ("origin", 2)];
+        let rules = [CookieRule::Bypass, CookieRule::Ignore, CookieRule::Origin];
+        let chosen = word(node, report, &words, " or { key = [\"tenant\"] }")?;
+        return rules.into_iter().nth(chosen);
     };
     let section = Section::new("`cookies`", &["key"], Some(node), report);
     let names = match section.read("key", list(parsed(cookie_name, ""))) {

@@ -3,9 +3,10 @@
 use super::error::{Origin, Place, Problem, Report};
 use super::node::{Node, Value};
 use super::policy::{
-    AuthorizationRule, Coherence, DEFAULT_MAX_OBJECT, DEFAULT_ROUTE, Inputs, OriginRule, RoutePolicy, Source,
+    AuthorizationRule, ClientControl, Coherence, DEFAULT_MAX_OBJECT, DEFAULT_ROUTE, Inputs, OriginRule, RoutePolicy,
+    Source,
 };
-use super::read::{Section, boolean, fraction, lifetime, list, one_of, parsed, size_in};
+use super::read::{Section, boolean, fraction, integer, lifetime, list, one_of, parsed, size_in};
 use super::route_values::{cookies, methods, path_pattern, query, route_name, template, ttl_by_status, vary_field};
 use super::schema;
 use super::units::show_size;
@@ -122,6 +123,13 @@ fn read_response(s: &Section<'_, '_, '_>, policy: &mut RoutePolicy, memory: u64)
     s.set("origin", one_of(ORIGIN), &mut policy.origin);
     policy.stale_while_revalidate = s.read("stale_while_revalidate", lifetime);
     policy.stale_if_error = s.read("stale_if_error", lifetime);
+    s.set("stale_if_unreachable", lifetime, &mut policy.stale_if_unreachable);
+    s.set(
+        "client_cache_control",
+        one_of(&[("honour", ClientControl::Honour), ("ignore", ClientControl::Ignore)]),
+        &mut policy.client_cache_control,
+    );
+    s.set("max_variants", integer(1..=1024), &mut policy.max_variants);
     s.set(
         "coherence",
         one_of(&[("bounded", Coherence::Bounded), ("strict", Coherence::Strict)]),
@@ -168,7 +176,7 @@ fn check_contradictions(s: &Section<'_, '_, '_>, policy: &RoutePolicy) {
         add("invalidates", message, "add POST, PUT, PATCH or DELETE to `methods`, or leave `methods` out");
     }
     if !policy.cache {
-        let keys = ["ttl", "ttl_by_status", "stale_while_revalidate", "stale_if_error"];
+        let keys = ["ttl", "ttl_by_status", "stale_while_revalidate", "stale_if_error", "stale_if_unreachable"];
         for key in keys.into_iter().filter(|key| s.get(key).is_some()) {
             let message = format!("`{key}` has no meaning where `cache` is false");
             add(key, message, "leave one of the two out");

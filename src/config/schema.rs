@@ -26,6 +26,7 @@ const UPSTREAM: &[&str] = &[
     "max_idle",
     "host",
     "trusted_proxies",
+    "targeted_control",
 ];
 
 /// The sections that are there once: name, title, keys.
@@ -56,6 +57,9 @@ pub(super) const ROUTE: &[&str] = &[
     "origin",
     "stale_while_revalidate",
     "stale_if_error",
+    "stale_if_unreachable",
+    "client_cache_control",
+    "max_variants",
     "tags",
     "invalidates",
     "coherence",

@@ -81,6 +81,11 @@ pub(super) fn upstream(section: Section<'_, '_, '_>) -> Option<Upstream> {
         list(parsed(network, "a network is written as \"10.0.0.0/8\" or \"fd00::/8\", an address as \"10.0.0.1\"")),
         &mut upstream.trusted_proxies,
     );
+    s.set(
+        "targeted_control",
+        list(parsed(targeted_field, "a targeted field is written as \"cdn-cache-control\"")),
+        &mut upstream.targeted_control,
+    );
     if s.is_sure(&["first_byte_timeout", "timeout"]) && upstream.first_byte_timeout > upstream.timeout {
         let message = format!(
             "`first_byte_timeout` is longer than `timeout`, {}, and would never be reached",
@@ -312,4 +317,15 @@ fn token(node: &Node, report: &Report<'_>) -> Option<String> {
         return Some(token.to_owned());
     };
     report.add(Problem::new(&node.at, problem).help(help).secret())
+}
+
+/// The name of a response field that speaks in Cache-Control's place.
+fn targeted_field(text: &str) -> Result<http::HeaderName, String> {
+    match http::HeaderName::try_from(text) {
+        Ok(name) if name == http::header::CACHE_CONTROL => {
+            Err("cache-control itself always comes last; leave it out".to_owned())
+        }
+        Ok(name) => Ok(name),
+        Err(_) => Err(format!("`{text}` is no name of a response field")),
+    }
 }

@@ -4,8 +4,11 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use http::HeaderName;
 use http::uri::Authority;
 use ipnet::IpNet;
+
+use crate::control::{ASIDECAR_CACHE_CONTROL, CDN_CACHE_CONTROL, SURROGATE_CONTROL};
 
 /// The sockets that are listened on, and the bounds on what clients send.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,6 +73,9 @@ pub struct Upstream {
     pub host: HostHeader,
     /// Networks whose `X-Forwarded-*` fields are believed and extended; those of others are replaced.
     pub trusted_proxies: Vec<IpNet>,
+    /// The response fields that speak to this cache in Cache-Control's place, the most applicable first (RFC 9213
+    /// section 2.2).
+    pub targeted_control: Vec<HeaderName>,
 }
 
 impl Upstream {
@@ -85,6 +91,7 @@ impl Upstream {
             max_idle: 64,
             host: HostHeader::Upstream,
             trusted_proxies: Vec::new(),
+            targeted_control: vec![ASIDECAR_CACHE_CONTROL, CDN_CACHE_CONTROL, SURROGATE_CONTROL],
         }
     }
 }

@@ -47,7 +47,12 @@ impl Stamp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logged {
     /// It is in the log.
-    At(LogId),
+    At {
+        /// Its own id.
+        id: LogId,
+        /// The id of what stands before it in the log.
+        previous: LogId,
+    },
     /// It is applied in this process and waits for Redis.
     Pending,
 }
@@ -160,13 +165,16 @@ impl InvalidationLog {
     async fn append(&self, what: Invalidation, source: Source, heard_up_to: Option<LogId>) -> Logged {
         self.metrics.invalidation(source, what.scope());
         let Some(remote) = &self.remote else {
-            return Logged::At(self.change(|table, now| table.append(&what, now)));
+            return self.change(|table, now| {
+                let previous = table.position().id;
+                Logged::At { id: table.append(&what, now), previous }
+            });
         };
         if self.queue().waiting.is_empty() {
             let floor = self.position().id;
             if let Ok(done) = remote.append(&what, floor, heard_up_to).await {
                 self.appended(remote, done, &what).await;
-                return Logged::At(done.id);
+                return Logged::At { id: done.id, previous: done.previous };
             }
         }
         self.change(|table, now| table.local(&what, now));
@@ -325,7 +333,7 @@ mod tests {
         let log = log();
         let (a, b) = (stamp(&log, "a"), stamp(&log, "b"));
         assert_eq!(log.standing(&a), Standing::Valid);
-        let Logged::At(id) = log.invalidate(Invalidation::tag("a"), Source::Api).await else { panic!() };
+        let Logged::At { id, .. } = log.invalidate(Invalidation::tag("a"), Source::Api).await else { panic!() };
         assert_eq!(log.position().id, id);
         assert_eq!(log.standing(&a), Standing::Invalid);
         assert_eq!(log.standing(&b), Standing::Valid);

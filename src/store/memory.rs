@@ -119,7 +119,7 @@ impl Weighter<Arc<str>, Stored> for ByBytes {
                 let tags = e.tags.len() + e.stamp.tags().len() * 8 + e.path.len();
                 e.body.len() as u64 + fields + tags as u64
             }
-            Stored::Variants(v) => v.names().len() as u64 * 32,
+            Stored::Variants(v) => v.weight() as u64,
             Stored::Pass { .. } => 0,
         };
         own + key.len() as u64 + OVERHEAD

@@ -10,13 +10,16 @@ pub mod record;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::clock::{Timestamp, millis};
+use crate::clock::Timestamp;
 use crate::entry::{Entry, Stored};
 use crate::invalidation::log::InvalidationLog;
 use crate::invalidation::position::Position;
 use crate::metrics::{MalformedWhat, Metrics};
 use crate::redis_tier::link::Link;
 use crate::vary::Variants;
+
+/// How long after its last use a response is kept: it can still be confirmed, and some clients take it stale.
+pub const CONFIRMABLE_FOR: Duration = Duration::from_secs(60);
 
 /// The Redis tier.
 pub struct Shared {
@@ -69,17 +72,17 @@ impl Shared {
     pub async fn put(&self, entry: &Entry, variants: Option<(&str, &Variants)>, now: Timestamp) -> bool {
         let age = now.since(entry.birth);
         let left = entry.lifetime.whole().saturating_sub(age);
-        let life = Duration::from_millis(left.saturating_add(for_revalidation(entry)).max(1));
+        let life = Duration::from_millis(left) + CONFIRMABLE_FOR;
+        let lasting = |variants: &Variants| Duration::from_millis(variants.until().since(now));
         if let Some((primary, variants)) = variants
-            && self.link.set(primary, record::encode_variants(primary, variants), life).await.is_err()
+            && self
+                .link
+                .set(primary, record::encode_variants(primary, variants), life.max(lasting(variants)))
+                .await
+                .is_err()
         {
             return false;
         }
         self.link.set(&entry.key, record::encode(entry), life).await.is_ok()
     }
-}
-
-/// How much longer an entry is kept because it can be revalidated, in milliseconds.
-fn for_revalidation(entry: &Entry) -> u64 {
-    if crate::admission::has_validator(&entry.headers) { millis(Duration::from_secs(60)) } else { 0 }
 }

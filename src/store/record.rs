@@ -3,10 +3,10 @@
 //! ```text
 //! "ASDC"  version u8  kind u8  crc32 u32 of all that follows
 //! entry:    key  base u32  path  status u16  as-of (ms u64, seq u64)  birth u64  fresh u64
-//!           while-revalidate u64  if-error u64  flags u8  cost u32  tags
+//!           while-revalidate u64  if-error u64  if-unreachable u64  flags u8  cost u32  tags
 //!           number of fields u16, each: name value
 //!           body, to the end
-//! variants: key  names
+//! variants: key  text (see `Variants::to_record`)
 //! ```
 //!
 //! Integers are little-endian; keys, paths, tags, names and values carry their length (u32) before them. The
@@ -32,7 +32,7 @@ use crate::invalidation::{TagId, TagKind, path_ids};
 use crate::vary::Variants;
 
 const MAGIC: &[u8; 4] = b"ASDC";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const ENTRY: u8 = 1;
 const VARIANTS: u8 = 2;
 const PREAMBLE: usize = 10;
@@ -85,6 +85,7 @@ pub fn encode(entry: &Entry) -> Bytes {
     out.put_u64_le(entry.lifetime.fresh);
     out.put_u64_le(entry.lifetime.while_revalidate);
     out.put_u64_le(entry.lifetime.if_error);
+    out.put_u64_le(entry.lifetime.if_unreachable);
     let mut flags = 0;
     for (set, flag) in [
         (entry.lifetime.must_revalidate, MUST_REVALIDATE),
@@ -109,7 +110,7 @@ pub fn encode(entry: &Entry) -> Bytes {
 pub fn encode_variants(key: &str, variants: &Variants) -> Bytes {
     let mut out = begin(VARIANTS, PREAMBLE + key.len() + 64);
     put(&mut out, key.as_bytes());
-    put(&mut out, variants.join().as_bytes());
+    put(&mut out, variants.to_record().as_bytes());
     seal(out)
 }
 
@@ -134,7 +135,7 @@ pub fn decode(record: Bytes, key: &str, route: usize, now: Timestamp) -> Result<
     match kind {
         ENTRY => entry(r, key, route, now).map(|e| Stored::Entry(Arc::new(e))),
         VARIANTS => {
-            let variants = Variants::parse(r.text()?).ok_or(Unusable::Malformed)?;
+            let variants = Variants::from_record(r.text()?).ok_or(Unusable::Malformed)?;
             Ok(Stored::Variants(Arc::new(variants)))
         }
         _ => Err(Unusable::Malformed),
@@ -150,8 +151,9 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<E
     let status = StatusCode::from_u16(r.u16()?).map_err(|_| Unusable::Malformed)?;
     let as_of = Position::at(LogId { ms: r.u64()?, seq: r.u64()? });
     let birth = Timestamp(r.u64()?);
-    let (fresh, while_revalidate, if_error) = (r.u64()?, r.u64()?, r.u64()?);
+    let (fresh, while_revalidate, if_error, if_unreachable) = (r.u64()?, r.u64()?, r.u64()?, r.u64()?);
     let flags = r.u8()?;
+    let must_revalidate = flags & MUST_REVALIDATE != 0;
     let cost = r.u32()?;
     let tags = r.text()?.to_string();
     let fields = r.u16()?;
@@ -176,7 +178,7 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<E
         body,
         birth,
         kept: now,
-        lifetime: Lifetime { fresh, while_revalidate, if_error, must_revalidate: flags & MUST_REVALIDATE != 0 },
+        lifetime: Lifetime { fresh, while_revalidate, if_error, if_unreachable, must_revalidate },
         sharing: Sharing { cookie: flags & SHARED_COOKIE != 0, authorization: flags & SHARED_AUTHORIZATION != 0 },
         tags: tags.into(),
         stamp: Stamp::new(as_of, &ids),
@@ -296,7 +298,7 @@ mod tests {
             body: Bytes::copy_from_slice(body),
             birth: Timestamp(1234),
             kept: Timestamp(1),
-            lifetime: Lifetime { fresh: 1, while_revalidate: 2, if_error: 3, must_revalidate: true },
+            lifetime: Lifetime { fresh: 1, while_revalidate: 2, if_error: 3, if_unreachable: 4, must_revalidate: true },
             sharing: Sharing { cookie: false, authorization: true },
             tags: "users\nuser:1\n".into(),
             stamp: Stamp::new(Position { id: LogId { ms: 9, seq: 2 }, local: 7 }, &[]),
@@ -330,7 +332,7 @@ mod tests {
 
     #[test]
     fn variants_are_read_back() {
-        let variants = Variants::parse("accept,x-b").unwrap();
+        let variants = Variants::from_record("7\naccept,x-b\n\n###accept=a#x-b").unwrap();
         let Ok(Stored::Variants(got)) = decode(encode_variants("k", &variants), "k", 0, Timestamp(0)) else {
             panic!("must decode")
         };
@@ -344,8 +346,8 @@ mod tests {
         assert_eq!(read(b"some other program's value").unwrap_err(), Unusable::Foreign);
         assert_eq!(decode(good.clone(), "user:2", 0, Timestamp(0)).unwrap_err(), Unusable::OtherKey);
         let mut newer = good.to_vec();
-        newer[4] = 2;
-        assert_eq!(read(&newer).unwrap_err(), Unusable::Version(2));
+        newer[4] = VERSION + 1;
+        assert_eq!(read(&newer).unwrap_err(), Unusable::Version(VERSION + 1));
         for at in PREAMBLE..good.len() {
             let mut damaged = good.to_vec();
             damaged[at] ^= 0x40;

@@ -296,7 +296,7 @@ async fn what_is_stored_for_all_answers_a_personal_request_only_when_it_says_tha
         with(ok(format!("for {:?}", seen.header("cookie"))), &[("cache-control", control)])
     })
     .await;
-    let proxy = Instance::start(&origin, "");
+    let proxy = Instance::start(&origin, "[[route]]\nname = \"all\"\n");
     proxy.fill("/public").await;
     proxy.fill("/plain").await;
     assert!(proxy.get_with("/public", &[("cookie", "me=1")]).await.is_hit("memory"));

@@ -130,7 +130,7 @@ async fn cookies_that_are_keyed_keep_responses_apart_and_others_do_not() {
 async fn cookies_bypass_unless_the_response_says_that_it_is_for_all() {
     for (cache_control, shared) in [("max-age=60", false), ("public, max-age=60", true), ("s-maxage=60", true)] {
         let origin = Origin::counting(cache_control).await;
-        let proxy = Instance::start(&origin, "");
+        let proxy = Instance::start(&origin, &everything(""));
         fill_at(&proxy, "h", "/a", "Cookie: session=1\r\n").await;
         let other = fill_at(&proxy, "h", "/a", "Cookie: session=2\r\n").await;
         assert_eq!(other.is_hit("memory"), shared, "{cache_control}");
@@ -302,7 +302,15 @@ async fn with_keyed_inputs_upstream_sees_nothing_but_what_is_in_the_key() {
     assert_eq!(seen.target, "/a?page=2");
     let mut names: Vec<&str> = seen.headers.keys().map(|n| n.as_str()).collect();
     names.sort_unstable();
-    let described = ["forwarded", "host", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+    let described = [
+        "forwarded",
+        "host",
+        "surrogate-capability",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+    ];
     let mut want = [&["accept-language", "authorization", "cookie"][..], &described].concat();
     want.sort_unstable();
     assert_eq!(names, want);
