@@ -3,7 +3,7 @@
 //! RFC 9111 section 3 and the route's policy meet here. What is personal (credentials, cookies, `private`) is
 //! kept only where the route or the response says so in so many words.
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, SET_COOKIE, TRAILER};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, SET_COOKIE, TRAILER};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::config::{AuthorizationRule, CookieRule, OriginRule, RoutePolicy};
@@ -72,9 +72,6 @@ pub fn plan(policy: &RoutePolicy, method: &Method, headers: &HeaderMap, cc: &Cac
     }
     if has_body {
         return Plan::Bypass(Bypass::Body);
-    }
-    if headers.contains_key(RANGE) {
-        return Plan::Bypass(Bypass::Range);
     }
     if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
         return Plan::Bypass(Bypass::Precondition);
@@ -217,7 +214,7 @@ mod tests {
         assert_eq!(planned(&p, &Method::GET, &[]), Plan::Lookup(Personal::default()));
         assert_eq!(planned(&p, &Method::HEAD, &[("content-length", "0")]), Plan::Lookup(Personal::default()));
         assert_eq!(planned(&p, &Method::GET, &[("content-length", "3")]), Plan::Bypass(Bypass::Body));
-        assert_eq!(planned(&p, &Method::GET, &[("range", "bytes=0-1")]), Plan::Bypass(Bypass::Range));
+        assert_eq!(planned(&p, &Method::GET, &[("range", "bytes=0-1")]), Plan::Lookup(Personal::default()));
         assert_eq!(planned(&p, &Method::GET, &[("cache-control", "no-store")]), Plan::Bypass(Bypass::NoStore));
         assert_eq!(planned(&p, &Method::OPTIONS, &[]), Plan::Bypass(Bypass::Method));
         for write in ["POST", "PUT", "PATCH", "DELETE", "UNHEARD-OF"] {

@@ -1,17 +1,19 @@
 //! Bodies on their way: what goes to clients, and what clients send.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
+use crate::range::Part;
 use crate::spool;
 
 /// Why a body ended before it was complete.
@@ -49,7 +51,9 @@ pub struct Body {
 
 enum Kind {
     Full(Option<Bytes>),
+    Pieces(VecDeque<Bytes>),
     Spool(spool::Reader, Option<u64>),
+    SpoolPart(SpoolPart),
     Upstream(Box<Fetched>),
 }
 
@@ -80,9 +84,21 @@ impl Body {
         Body { kind: Kind::Full(Some(bytes).filter(|b| !b.is_empty())), account: None }
     }
 
+    /// One piece after the other; no copy is made.
+    pub fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Body {
+        let pieces = pieces.into_iter().filter(|p| !p.is_empty()).collect();
+        Body { kind: Kind::Pieces(pieces), account: None }
+    }
+
     /// What a fill reads from upstream, as it comes; of so many bytes when that is known.
     pub fn spool(reader: spool::Reader, length: Option<u64>) -> Body {
         Body { kind: Kind::Spool(reader, length), account: None }
+    }
+
+    /// Of what a fill reads from upstream only this part, as it comes. The reader must be at the start.
+    pub fn spool_part(reader: spool::Reader, part: Part) -> Body {
+        let part = SpoolPart { reader: Some(reader), skip: part.first, left: part.length() };
+        Body { kind: Kind::SpoolPart(part), account: None }
     }
 
     /// What upstream sends, as it comes.
@@ -105,6 +121,8 @@ impl HttpBody for Body {
         let this = &mut *self;
         let frame = match &mut this.kind {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
+            Kind::Pieces(pieces) => Poll::Ready(pieces.pop_front().map(|b| Ok(Frame::data(b)))),
+            Kind::SpoolPart(part) => part.poll_next(cx).map(|c| c.map(|c| c.map(Frame::data))),
             Kind::Spool(reader, _) => reader.poll_next(cx).map(|c| c.map(|c| c.map(Frame::data))),
             Kind::Upstream(fetched) => Pin::new(&mut **fetched).poll_frame(cx),
         };
@@ -117,7 +135,9 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full(bytes) => bytes.is_none(),
+            Kind::Pieces(pieces) => pieces.is_empty(),
             Kind::Spool(..) => false,
+            Kind::SpoolPart(part) => part.left == 0,
             Kind::Upstream(fetched) => fetched.is_end_stream(),
         }
     }
@@ -125,11 +145,56 @@ impl HttpBody for Body {
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
+            Kind::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|p| p.len() as u64).sum()),
+            Kind::SpoolPart(part) => SizeHint::with_exact(part.left),
             Kind::Spool(_, Some(length)) => SizeHint::with_exact(*length),
             Kind::Spool(_, None) => SizeHint::default(),
             Kind::Upstream(fetched) => fetched.size_hint(),
         }
     }
+}
+
+/// A part of what a spool's reader reads. It holds nothing back; what precedes the part is dropped as it comes.
+struct SpoolPart {
+    /// Gone when the part is complete, so that nobody waits for a reader who wants no more.
+    reader: Option<spool::Reader>,
+    /// Bytes that are still to come before the part.
+    skip: u64,
+    /// Bytes of the part that are still to come.
+    left: u64,
+}
+
+impl SpoolPart {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Cut>>> {
+        while let Some(reader) = &mut self.reader {
+            let mut chunk = match ready!(reader.poll_next(cx)) {
+                Some(Ok(chunk)) => chunk,
+                end => {
+                    self.reader = None;
+                    // A part's length is announced: a body that ends before it, however well, is cut.
+                    return Poll::Ready(Some(Err(end.and_then(Result::err).unwrap_or(Cut::Broken))));
+                }
+            };
+            let before = clamped(self.skip, chunk.len());
+            chunk.advance(before);
+            self.skip -= before as u64;
+            if chunk.is_empty() {
+                continue;
+            }
+            chunk.truncate(clamped(self.left, chunk.len()));
+            self.left -= chunk.len() as u64;
+            if self.left == 0 {
+                self.reader = None;
+            }
+            return Poll::Ready(Some(Ok(chunk)));
+        }
+        Poll::Ready(None)
+    }
+}
+
+/// `n`, at most `most`.
+fn clamped(n: u64, most: usize) -> usize {
+    usize::try_from(n).map_or(most, |n| n.min(most))
 }
 
 /// The body of an upstream response: an idle timeout between its chunks, and the connection's place among
@@ -294,5 +359,159 @@ impl Idle {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
         self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::spool::{Reader, Writer, spool};
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// All that comes, and why it ended early; looks at each step whether the body knows what is left of it.
+    async fn drained(mut body: Body) -> (Vec<u8>, Option<Cut>) {
+        let mut all = Vec::new();
+        loop {
+            let left = body.size_hint().exact().unwrap();
+            assert_eq!(body.is_end_stream(), left == 0);
+            match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                Some(Ok(frame)) => {
+                    let data = frame.into_data().unwrap();
+                    assert!(!data.is_empty());
+                    assert_eq!(body.size_hint().exact(), Some(left - data.len() as u64));
+                    all.extend_from_slice(&data);
+                }
+                end => {
+                    assert!(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.is_none(), "it stays ended");
+                    return (all, end.and_then(Result::err));
+                }
+            }
+        }
+    }
+    /// A body that tells how many bytes went.
+    fn counted(body: Body) -> (Body, Arc<AtomicU64>) {
+        let went = Arc::new(AtomicU64::new(u64::MAX));
+        let told = went.clone();
+        (body.settled(move |n| told.store(n, Ordering::Relaxed)), went)
+    }
+    /// Writes until nobody wants more; then the body is complete, or breaks off.
+    async fn write(writer: Writer, chunks: Vec<Bytes>, complete: bool) {
+        for chunk in chunks {
+            if !writer.push(chunk).await {
+                return;
+            }
+        }
+        if complete {
+            writer.finish();
+        }
+    }
+    /// A body's bytes, cut at these places.
+    fn chunked(bytes: &Bytes, cuts: &[prop::sample::Index]) -> Vec<Bytes> {
+        let mut cuts: Vec<_> = cuts.iter().map(|c| c.index(bytes.len() + 1)).chain([0, bytes.len()]).collect();
+        cuts.sort_unstable();
+        cuts.windows(2).map(|w| bytes.slice(w[0]..w[1])).collect()
+    }
+    /// What is read of a part while these chunks are written, how it ended, and how many bytes were counted.
+    fn read_part(keep: u64, chunks: Vec<Bytes>, complete: bool, part: Part) -> (Vec<u8>, Option<Cut>, u64) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (writer, spool) = spool(keep, LONG);
+            let (body, went) = counted(Body::spool_part(spool.reader().unwrap(), part));
+            let ((got, cut), ()) = tokio::join!(drained(body), write(writer, chunks, complete));
+            (got, cut, went.load(Ordering::Relaxed))
+        })
+    }
+    async fn next(reader: &mut Reader) -> Option<Result<Bytes, Cut>> {
+        poll_fn(|cx| reader.poll_next(cx)).await
+    }
+
+    #[tokio::test]
+    async fn pieces_go_one_by_one_and_are_counted() {
+        let pieces = ["ab", "", "cde", ""].map(|p| Bytes::from_static(p.as_bytes()));
+        let (body, went) = counted(Body::pieces(pieces));
+        assert_eq!(body.size_hint().exact(), Some(5));
+        assert_eq!(drained(body).await, (b"abcde".to_vec(), None));
+        assert_eq!(went.load(Ordering::Relaxed), 5);
+        assert!(Body::pieces([Bytes::new()]).is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn a_part_is_the_same_wherever_the_chunks_end() {
+        let whole = Bytes::from_static(b"abcdef");
+        for (first, last) in (0..6).flat_map(|first| (first..6).map(move |last| (first, last))) {
+            let part = Part { first, last };
+            for cuts in 0..1u32 << 5 {
+                let (writer, spool) = spool(100, LONG);
+                let body = Body::spool_part(spool.reader().unwrap(), part);
+                let ends: Vec<_> = (1..6).filter(|n| cuts & (1 << (n - 1)) != 0).chain([6]).collect();
+                let mut at = 0;
+                for end in ends {
+                    writer.push(whole.slice(at..end)).await;
+                    at = end;
+                }
+                writer.finish();
+                assert_eq!(drained(body).await, (part.slice(&whole).to_vec(), None), "{part:?} {cuts:b}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_complete_lets_go_of_the_spool() {
+        let (writer, spool) = spool(4, LONG);
+        let mut body = Body::spool_part(spool.reader().unwrap(), Part { first: 1, last: 2 });
+        writer.push(Bytes::from_static(b"abcd")).await;
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "bc");
+        assert!(body.is_end_stream());
+        assert!(!writer.push(Bytes::from_static(b"efgh")).await, "nobody reads any more");
+        drop(writer);
+        assert_eq!(drained(body).await, (vec![], None), "what broke off later does not matter");
+    }
+
+    #[tokio::test]
+    async fn a_part_does_not_disturb_other_readers() {
+        let (writer, spool) = spool(100, LONG);
+        let mut other = spool.reader().unwrap();
+        let body = Body::spool_part(spool.reader().unwrap(), Part { first: 3, last: 4 });
+        writer.push(Bytes::from_static(b"abcdef")).await;
+        writer.finish();
+        assert_eq!(drained(body).await, (b"de".to_vec(), None));
+        assert_eq!(next(&mut other).await, Some(Ok(Bytes::from_static(b"abcdef"))));
+        assert_eq!(next(&mut other).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_part_given_up_counts_what_went() {
+        let (writer, spool) = spool(100, LONG);
+        let part = Part { first: 1, last: 9 };
+        let (mut body, went) = counted(Body::spool_part(spool.reader().unwrap(), part));
+        writer.push(Bytes::from_static(b"abc")).await;
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), "bc");
+        drop(body);
+        assert_eq!(went.load(Ordering::Relaxed), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn any_part_of_a_body_in_any_chunks_is_its_slice_or_is_cut(
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+            ends in (0u64..250, 0u64..250),
+            keep in prop_oneof![Just(0u64), 0u64..250],
+            complete in any::<bool>(),
+        ) {
+            let body = Bytes::from(body);
+            let part = Part { first: ends.0.min(ends.1), last: ends.0.max(ends.1) };
+            let (got, cut, went) = read_part(keep, chunked(&body, &cuts), complete, part);
+            prop_assert_eq!(&got[..], &part.slice(&body)[..]);
+            prop_assert_eq!(cut, (part.last >= body.len() as u64).then_some(Cut::Broken));
+            prop_assert_eq!(went, got.len() as u64);
+        }
     }
 }

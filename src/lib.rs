@@ -24,6 +24,7 @@
 //! | fields on their way upstream | [`forward`] | what may steer what is stored for all |
 //! | the API's side; bodies | [`upstream`], [`spool`], [`body`], [`tunnel`] | deadlines, bounds |
 //! | render the answer | [`respond`], [`conditional`], [`problem`] | `Cache-Status`, 304, errors |
+//! | which bytes of it were asked for? | [`range`] | parts, none (416), or the whole |
 //! | the words for all of it | [`words`] | one word per outcome and reason |
 //! | configuration; metrics; admin; commands | [`config`], [`metrics`], [`admin`], [`cli`] | |
 //!
@@ -61,6 +62,7 @@ pub mod key;
 pub mod metrics;
 pub mod problem;
 pub mod proxy;
+pub mod range;
 pub mod redis_tier;
 pub mod respond;
 pub mod route;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, RANGE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -214,8 +214,12 @@ impl Proxy {
             // A HEAD's response has no body to store; it is answered by a GET's entry or by upstream.
             return self.head(ask, &sought, &seen, now).await;
         }
+        let ranged = *ask.method == Method::GET && ask.headers.contains_key(RANGE);
         for attempt in 0.. {
             let why = seen.why(who);
+            if ranged && !control.only_if_cached && (who.any() || matches!(seen, Seen::Pass)) {
+                return self.pass_range(ask, why).await;
+            }
             let order = self.order(ask, &sought, seen.stale());
             let (lookup, primary) = (order.key.clone(), order.primary.clone());
             if control.only_if_cached {
@@ -238,6 +242,11 @@ impl Proxy {
                     let (tell, told) = oneshot::channel();
                     tokio::spawn(self.clone().fill(order, lead, Some(tell)));
                     match told.await {
+                        // The whole was asked for and is not stored: the client gets no more of it than it wants.
+                        Ok(Answer::Direct(whole, reason)) if ranged && whole.status() == StatusCode::OK => {
+                            drop(whole);
+                            Some(self.pass_range(ask, Why { detail: Some(reason.as_str()), ..why }).await)
+                        }
                         Ok(answer) => Some(self.led(ask, answer, why)),
                         Err(_) => None,
                     }
@@ -424,6 +433,25 @@ impl Proxy {
             tokio::spawn(async move { proxy.learn_from_head(&order, &stored, &head, requested, lead).await });
         }
         Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Miss }
+    }
+
+    /// A range of what is not stored: upstream answers it.
+    async fn pass_range(&self, ask: &Ask<'_>, why: Why) -> Done {
+        self.count_bypass(ask, Bypass::Range);
+        let why = Why { detail: why.detail.or(Some(Bypass::Range.as_str())), ..why };
+        let out = Outgoing {
+            method: Method::GET,
+            target: ask.target.clone(),
+            headers: self.outgoing(ask, false),
+            body: RequestBody::Empty,
+            upload: None,
+        };
+        match self.fetch(ask.route, out).await {
+            Ok(response) => {
+                Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Bypass }
+            }
+            Err(problem) => self.problem(problem, Some(why)),
+        }
     }
 
     /// Past the cache: what comes in goes out.

@@ -4,8 +4,10 @@
 //! [`crate::words`].
 
 use std::fmt::Write;
+use std::hash::BuildHasher;
 
-use http::header::{AGE, CONTENT_LENGTH, DATE};
+use bytes::Bytes;
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::body::{Body, Fetched};
@@ -14,6 +16,7 @@ use crate::coalesce::Streaming;
 use crate::conditional;
 use crate::entry::{Entry, Refused};
 use crate::forward;
+use crate::range::{self, Multipart, Selected};
 use crate::spool::Reader;
 use crate::words::{Forward, NotStored, Tier};
 
@@ -110,9 +113,7 @@ pub fn from_entry(asked: Asked<'_>, entry: &Entry, served: Served, now: Timestam
             push_tail(&mut status, asked.collapsed, detail);
         }
     }
-    let body = Body::full(entry.body.clone());
-    let length = entry.body.len() as u64;
-    assemble(asked, entry, &status, now, Some(length), body)
+    assemble(asked, entry, &status, now, Content::Whole(entry.body.clone()))
 }
 
 /// A response whose body is on its way from upstream.
@@ -126,7 +127,7 @@ pub fn from_stream(
     let head = &streaming.head;
     let mut status = format!("asidecar; fwd={}; fwd-status={}; stored", why.forward.as_str(), head.status.as_u16());
     push_tail(&mut status, asked.collapsed, why.detail);
-    assemble(asked, head, &status, now, streaming.length, Body::spool(reader, streaming.length))
+    assemble(asked, head, &status, now, Content::Coming(reader, streaming.length))
 }
 
 /// A response of upstream's that is not stored. Its hop-by-hop fields are gone already.
@@ -163,14 +164,33 @@ pub fn receive(headers: &mut HeaderMap, version: Version, clock: &Clock) {
     forward::append_via(headers, version);
 }
 
-fn assemble(
-    asked: Asked<'_>,
-    entry: &Entry,
-    status: &str,
-    now: Timestamp,
-    length: Option<u64>,
-    body: Body,
-) -> Response<Body> {
+/// The content of a stored response.
+enum Content {
+    /// All of it is here.
+    Whole(Bytes),
+    /// It is on its way; its length, when upstream announced it.
+    Coming(Reader, Option<u64>),
+}
+
+impl Content {
+    fn length(&self) -> Option<u64> {
+        match self {
+            Content::Whole(body) => Some(body.len() as u64),
+            Content::Coming(_, length) => *length,
+        }
+    }
+
+    fn body(self) -> Body {
+        match self {
+            Content::Whole(body) => Body::full(body),
+            Content::Coming(reader, length) => Body::spool(reader, length),
+        }
+    }
+}
+
+/// The response that a stored one makes for a request: after its preconditions, in the order of RFC 9110 section
+/// 13.2.2, a 304, parts, or the whole.
+fn assemble(asked: Asked<'_>, entry: &Entry, status: &str, now: Timestamp, content: Content) -> Response<Body> {
     let age = now.since(entry.birth) / 1000;
     // Preconditions of other methods are for whoever performs them (RFC 9111 section 4.3.2).
     let reads = matches!(*asked.method, Method::GET | Method::HEAD);
@@ -181,18 +201,67 @@ fn assemble(
         finish(response.headers_mut(), age, status);
         return response;
     }
-    let head = *asked.method == Method::HEAD;
-    let mut response = Response::new(if head { Body::empty() } else { body });
-    *response.status_mut() = entry.status;
-    *response.headers_mut() = entry.headers.clone();
-    if head
-        && entry.status != StatusCode::NO_CONTENT
-        && let Some(length) = length
-    {
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    finish(response.headers_mut(), age, status);
+    let length = content.length();
+    let (code, mut fields, body) = match (*asked.method == Method::HEAD, ranges(asked, entry)) {
+        (true, _) => {
+            let mut fields = entry.headers.clone();
+            if let Some(length) = length.filter(|_| entry.status != StatusCode::NO_CONTENT) {
+                fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            (entry.status, fields, Body::empty())
+        }
+        (false, Some(ranges)) => parts(&ranges, entry, content),
+        (false, None) => (entry.status, entry.headers.clone(), content.body()),
+    };
+    finish(&mut fields, age, status);
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    *response.headers_mut() = fields;
     response
+}
+
+/// The ranges that a request wants of a stored response, if they apply to it.
+fn ranges(asked: Asked<'_>, entry: &Entry) -> Option<range::Ranges> {
+    if *asked.method != Method::GET || !asked.headers.contains_key(RANGE) {
+        return None;
+    }
+    range::asked(asked.headers).filter(|_| range::if_range_holds(asked.headers, entry.status, &entry.headers))
+}
+
+/// Parts of a stored response (RFC 9110 section 15.3.7). Of one that is still coming only a single part of a known
+/// length can be told; else the whole is the answer, which is always allowed (section 14.2).
+fn parts(ranges: &range::Ranges, entry: &Entry, content: Content) -> (StatusCode, HeaderMap, Body) {
+    let selected = content.length().map_or(Selected::Whole, |length| ranges.of(length));
+    let length = content.length().unwrap_or_default();
+    let mut fields = entry.headers.clone();
+    match (selected, content) {
+        (Selected::Unsatisfiable, _) => {
+            // Nothing of the representation's own: who stores this must not take it for that.
+            let mut fields = HeaderMap::new();
+            if let Some(date) = entry.headers.get(DATE) {
+                fields.insert(DATE, date.clone());
+            }
+            fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            fields.insert(CONTENT_RANGE, range::unsatisfied(length));
+            (StatusCode::RANGE_NOT_SATISFIABLE, fields, Body::empty())
+        }
+        (Selected::One(part), content) => {
+            fields.insert(CONTENT_RANGE, range::content_range(part, length));
+            let body = match content {
+                Content::Whole(body) => Body::full(part.slice(&body)),
+                Content::Coming(reader, _) => Body::spool_part(reader, part),
+            };
+            (StatusCode::PARTIAL_CONTENT, fields, body)
+        }
+        (Selected::Many(parts), Content::Whole(body)) => {
+            let seed = foldhash::quality::RandomState::default().hash_one(&*entry.key);
+            let several = Multipart::new(&parts, length, fields.get(CONTENT_TYPE), seed);
+            fields.insert(CONTENT_TYPE, several.content_type());
+            fields.remove(CONTENT_RANGE);
+            (StatusCode::PARTIAL_CONTENT, fields, Body::pieces(several.pieces(&body)))
+        }
+        (Selected::Whole | Selected::Many(_), content) => (entry.status, fields, content.body()),
+    }
 }
 
 fn finish(headers: &mut HeaderMap, age: u64, status: &str) {

@@ -52,7 +52,7 @@ words! {
         Write => "write",
         /// A GET or HEAD with a body: a body is an input that no key holds.
         Body => "body",
-        /// A range of a representation that is not stored.
+        /// A range of a representation that can't be stored.
         Range => "range",
         /// A request with cookies where the route does not say what they mean.
         Cookie => "cookie",

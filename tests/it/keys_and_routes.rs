@@ -394,11 +394,9 @@ async fn what_a_key_does_not_hold_goes_past_the_cache() {
     let origin = Origin::counting("max-age=60").await;
     let proxy = Instance::start(&origin, "");
     proxy.fill("/a").await;
-    for (fields, word) in [
-        (&[("range", "bytes=0-1")][..], "range"),
-        (&[("if-match", "\"v\"")], "precondition"),
-        (&[("cache-control", "no-store")], "no_store"),
-    ] {
+    for (fields, word) in
+        [(&[("if-match", "\"v\"")][..], "precondition"), (&[("cache-control", "no-store")], "no_store")]
+    {
         let answer = proxy.get_with("/a", fields).await;
         assert_eq!(answer.cache_status(), format!("asidecar; fwd=bypass; fwd-status=200; detail={word}"));
     }
