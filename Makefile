@@ -10,7 +10,7 @@ export PATH := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/tools:$(PATH)
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## see it work: a slow API, the proxy and its page in one process
@@ -21,6 +21,16 @@ test: ## run all tests; installs redis-server by the system's package manager wh
 	@scripts/install-test-tools.sh
 	@echo "==> cargo test (the first time builds everything: some minutes)"
 	$(CARGO) test --locked --no-fail-fast
+
+.PHONY: conformance conformance-check
+conformance: ## run the public HTTP cache tests and write docs/conformance.md; fetches node and the tests when missing
+conformance-check: ## the same, but docs/conformance.md has to be so already
+conformance-check: conformance_check := --check
+conformance conformance-check:
+	@scripts/install-test-tools.sh
+	@scripts/install-cache-tests.sh
+	$(CARGO) build --release --locked --bin asidecar
+	@node tests/conformance/run.mjs $(conformance_check)
 
 .PHONY: lint
 lint: ## formatting, and clippy with warnings denied
