@@ -27,7 +27,7 @@ use crate::control::CacheControl;
 use crate::entry::{Entry, Stored, Tags, Verdict, judge, stored_fields};
 use crate::freshness::{self, Fallback};
 use crate::invalidation::log::Stamp;
-use crate::invalidation::position::Position;
+use crate::invalidation::position::{LogId, Position};
 use crate::invalidation::table::Standing;
 use crate::invalidation::{TagId, TagKind};
 use crate::metrics::{Eviction, StatusClass};
@@ -402,15 +402,16 @@ impl Proxy {
         (Some(variants), dropped)
     }
 
-    /// Stores the answer to a POST for later reads, if it may be, as of its own entry in the invalidation log; it is
-    /// handed on in any case.
+    /// Stores the answer to a POST for later reads, if it may be; it is handed on in any case. The POST has
+    /// invalidated what it answers, by the log's entry `own`. When no other entry named that since the POST began,
+    /// no other write can have come between it and its answer, which then holds as of `own`.
     pub async fn keep_answer(
         self: Arc<Self>,
         order: Order,
         written: &Written,
         response: Response<Fetched>,
         requested: Timestamp,
-        as_of: Position,
+        (began, own): (Position, LogId),
     ) -> Answer {
         let (status, headers) = (response.status(), response.headers());
         let control = CacheControl::of_response(headers, &self.upstream.settings().targeted_control);
@@ -418,8 +419,12 @@ impl Proxy {
             return Answer::Direct(response, NotStored::Method);
         }
         let timing = Timing { requested, responded: self.core.clock.now(), cost: 0 };
+        let as_of = Position::at(own);
         match self.decide(&order, status, headers, headers, timing, as_of) {
             Err(reason) => Answer::Direct(response, reason),
+            Ok(kept) if !self.core.log.only(own, began, kept.head.stamp.tags()) => {
+                Answer::Direct(response, NotStored::Invalidated)
+            }
             Ok(kept) => {
                 let (tell, told) = oneshot::channel();
                 let lead = self.core.fills.alone(as_of);

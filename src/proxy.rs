@@ -27,7 +27,6 @@ use crate::forward;
 use crate::freshness::Fallback;
 use crate::invalidation::Source;
 use crate::invalidation::log::Logged;
-use crate::invalidation::position::Position;
 use crate::invalidation::table::Standing;
 use crate::key::{self, Keyed};
 use crate::metrics::MalformedWhat;
@@ -489,10 +488,8 @@ impl Proxy {
                 None => None,
             };
             match (outcome, order, logged) {
-                // With nothing in the log between its beginning and its own entry, no other write can have come
-                // between it and its answer: that holds as of its own entry.
-                (Ok(response), Some(order), Some(Logged::At { id, previous })) if previous == before.id => {
-                    proxy.keep_answer(order, &written, response, requested, Position::at(id)).await
+                (Ok(response), Some(order), Some(Logged::At(own))) => {
+                    proxy.keep_answer(order, &written, response, requested, (before, own)).await
                 }
                 (Ok(response), ..) => Answer::Direct(response, NotStored::Method),
                 (Err(problem), ..) => Answer::Failed(problem),

@@ -252,6 +252,7 @@ fn is_list(name: &HeaderName) -> bool {
 
 /// The choices of an Accept-Language or Accept-Encoding with their weights in thousandths, the highest first and
 /// equal ones by name. `None` for other fields, and where the value is none of its kind.
+#[allow(clippy::type_complexity)]
 fn preferences<'r>(name: &HeaderName, request: &'r HeaderMap) -> Option<SmallVec<[(u16, Cow<'r, str>); 8]>> {
     if *name != ACCEPT_LANGUAGE && *name != ACCEPT_ENCODING {
         return None;

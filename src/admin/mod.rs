@@ -169,9 +169,7 @@ impl Admin {
             }
         };
         match self.core.log.invalidate(what, Source::Api).await {
-            Logged::At { id, .. } => {
-                json(StatusCode::OK, &serde_json::json!({"logged": true, "position": id.to_string()}))
-            }
+            Logged::At(id) => json(StatusCode::OK, &serde_json::json!({"logged": true, "position": id.to_string()})),
             Logged::Pending => json(
                 StatusCode::ACCEPTED,
                 &serde_json::json!({"logged": false, "detail": "Applied by this instance; Redis is away, and other instances learn of it when it is back."}),

@@ -47,12 +47,7 @@ impl Stamp {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logged {
     /// It is in the log.
-    At {
-        /// Its own id.
-        id: LogId,
-        /// The id of what stands before it in the log.
-        previous: LogId,
-    },
+    At(LogId),
     /// It is applied in this process and waits for Redis.
     Pending,
 }
@@ -133,6 +128,11 @@ impl InvalidationLog {
         self.read().standing(as_of, tags.iter().copied())
     }
 
+    /// Whether nothing but the entry `own` itself has named any of these tags since `after`.
+    pub fn only(&self, own: LogId, after: Position, tags: &[TagId]) -> bool {
+        self.read().only(own, after, tags.iter().copied())
+    }
+
     /// Whether this instance is sure to know of all invalidations that are older than `max_lag`. Without Redis
     /// it always is.
     pub fn trusted(&self, now: Timestamp) -> bool {
@@ -165,16 +165,13 @@ impl InvalidationLog {
     async fn append(&self, what: Invalidation, source: Source, heard_up_to: Option<LogId>) -> Logged {
         self.metrics.invalidation(source, what.scope());
         let Some(remote) = &self.remote else {
-            return self.change(|table, now| {
-                let previous = table.position().id;
-                Logged::At { id: table.append(&what, now), previous }
-            });
+            return Logged::At(self.change(|table, now| table.append(&what, now)));
         };
         if self.queue().waiting.is_empty() {
             let floor = self.position().id;
             if let Ok(done) = remote.append(&what, floor, heard_up_to).await {
                 self.appended(remote, done, &what).await;
-                return Logged::At { id: done.id, previous: done.previous };
+                return Logged::At(done.id);
             }
         }
         self.change(|table, now| table.local(&what, now));
@@ -333,7 +330,7 @@ mod tests {
         let log = log();
         let (a, b) = (stamp(&log, "a"), stamp(&log, "b"));
         assert_eq!(log.standing(&a), Standing::Valid);
-        let Logged::At { id, .. } = log.invalidate(Invalidation::tag("a"), Source::Api).await else { panic!() };
+        let Logged::At(id) = log.invalidate(Invalidation::tag("a"), Source::Api).await else { panic!() };
         assert_eq!(log.position().id, id);
         assert_eq!(log.standing(&a), Standing::Invalid);
         assert_eq!(log.standing(&b), Standing::Valid);

@@ -66,6 +66,8 @@ pub enum Standing {
 struct Mark {
     hard: Position,
     soft: Position,
+    /// The newest hard one but for `hard` itself.
+    before: Position,
     /// When it was last touched, so that marks older than any entry's life can go.
     at: Timestamp,
 }
@@ -138,6 +140,19 @@ impl Table {
             }
         }
         if soft { Standing::Soft } else { Standing::Valid }
+    }
+
+    /// Whether nothing but the entry `own` itself has named any of these tags since `after`, and nothing is missing
+    /// up to it.
+    pub fn only(&self, own: LogId, after: Position, tags: impl IntoIterator<Item = TagId>) -> bool {
+        let untouched = |mark: &Mark| {
+            let others = if mark.hard == Position::at(own) { mark.before } else { mark.hard };
+            others <= after && mark.soft <= after
+        };
+        self.last >= own
+            && self.horizon <= after
+            && self.soft_horizon <= after
+            && tags.into_iter().all(|tag| self.marks.get(&tag).is_none_or(untouched))
     }
 
     /// Applies an entry of the log. `previous` is the id of the entry before it, as its appender recorded it.
@@ -238,8 +253,13 @@ impl Table {
                 self.drop_oldest();
             }
             let mark = self.marks.entry(tag).or_default();
-            let slot = if what.soft { &mut mark.soft } else { &mut mark.hard };
-            *slot = (*slot).max(at);
+            if what.soft {
+                mark.soft = mark.soft.max(at);
+            } else if at > mark.hard {
+                (mark.before, mark.hard) = (mark.hard, at);
+            } else if at < mark.hard {
+                mark.before = mark.before.max(at);
+            }
             mark.at = mark.at.max(now);
         }
     }
@@ -312,6 +332,46 @@ mod tests {
         assert_eq!(t.standing(as_of, tags(&["a"])), Standing::Valid);
         t.local(&tag("a"), NOW);
         assert_eq!(t.standing(as_of, tags(&["a"])), Standing::Invalid);
+    }
+
+    #[test]
+    fn an_own_entry_is_told_from_what_others_invalidated_meanwhile() {
+        let own = |t: &Table, after| t.only(id(8), after, tags(&["a"]));
+        let mut t = following(5);
+        let after = t.position();
+        t.entry(id(6), id(5), &tag("b"), NOW);
+        assert!(!own(&t, after), "it is not there yet");
+        t.entry(id(8), id(6), &tag("a"), NOW);
+        assert!(own(&t, after));
+        t.entry(id(9), id(8), &tag("b"), NOW);
+        assert!(own(&t, after), "others may be named at any time");
+        t.entry(id(10), id(9), &tag("a"), NOW);
+        assert!(!own(&t, after));
+
+        let mut t = following(5);
+        t.entry(id(6), id(5), &tag("a"), NOW);
+        t.entry(id(8), id(6), &tag("a"), NOW);
+        assert!(!own(&t, after) && own(&t, Position::at(id(6))));
+
+        let mut t = following(5);
+        t.entry(id(8), id(6), &tag("a"), NOW);
+        assert!(!own(&t, after), "something is missing before it");
+        t.entry(id(6), id(5), &tag("a"), NOW);
+        assert!(!own(&t, after), "and it named the same");
+
+        let mut t = following(5);
+        t.local(&tag("a"), NOW);
+        t.entry(id(8), id(5), &tag("a"), NOW);
+        assert!(!own(&t, after), "what is not in the log yet counts too");
+
+        for (all, soft) in [(true, false), (true, true), (false, true)] {
+            let mut t = following(5);
+            let other =
+                if all { Invalidation { soft, ..Invalidation::all() } } else { Invalidation { soft, ..tag("a") } };
+            t.entry(id(6), id(5), &other, NOW);
+            t.entry(id(8), id(6), &tag("a"), NOW);
+            assert!(!own(&t, after), "all {all} soft {soft}");
+        }
     }
 
     #[test]

@@ -278,7 +278,7 @@ impl Follower {
                     // logged, the next session does it before it trusts anything.
                     self.log.broken(chunk.last, HorizonReason::RolledBack);
                     match self.log.invalidate(Invalidation::all(), Source::Log).await {
-                        Logged::At { .. } => continue,
+                        Logged::At(_) => continue,
                         Logged::Pending => return Err(Lost::Commands),
                     }
                 }
