@@ -8,6 +8,7 @@ use crate::coalesce::Fills;
 use crate::config::Config;
 use crate::invalidation::log::InvalidationLog;
 use crate::metrics::Metrics;
+use crate::redis_tier::link::Link;
 use crate::route::Routes;
 use crate::store::Shared;
 use crate::store::memory::Memory;
@@ -24,6 +25,8 @@ pub struct Core {
     pub memory: Memory,
     /// The Redis tier.
     pub shared: Option<Shared>,
+    /// The connection to Redis, for what it says about itself.
+    pub link: Option<Arc<Link>>,
     /// The invalidation log.
     pub log: Arc<InvalidationLog>,
     /// The fills in flight.

@@ -140,7 +140,7 @@ impl Admin {
     async fn ready(&self) -> Answer {
         let ready = self.ready_now();
         let upstream = stats::reach(&self.core.config.upstream).await;
-        let report = serde_json::json!({
+        let mut report = serde_json::json!({
             "ready": ready,
             "state": if ready { "serving" } else { "draining" },
             "upstream": if upstream { "up" } else { "down" },
@@ -148,6 +148,9 @@ impl Admin {
             "invalidations_pending": self.core.log.pending(),
             "degraded": !upstream || stats::redis_state(&self.core) == "down" || self.core.log.pending() > 0,
         });
+        if let (Some(refused), Some(report)) = (stats::redis_refuses(&self.core), report.as_object_mut()) {
+            report.insert("redis_refuses".into(), refused.into());
+        }
         json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &report)
     }
 

@@ -31,6 +31,11 @@ pub(crate) fn redis_state(core: &Core) -> &'static str {
     }
 }
 
+/// What Redis refused within the last minute because of who we are.
+pub(crate) fn redis_refuses(core: &Core) -> Option<String> {
+    core.link.as_ref()?.refused()
+}
+
 /// `up` or `down` as the last request found it, `unknown` before the first.
 fn upstream_state(core: &Core) -> &'static str {
     match core.upstream_answers.get() {

@@ -1,6 +1,7 @@
 //! `asidecar purge`.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,10 @@ use crate::freshness::LONGEST_LIFE;
 use crate::invalidation::Invalidation;
 use crate::invalidation::position::LogId;
 use crate::metrics::Metrics;
-use crate::redis_tier::link::{Connections, Link, Names};
+use crate::redis_tier::address::Address;
+use crate::redis_tier::connect::Connector;
+use crate::redis_tier::link::{Link, Names};
+use crate::redis_tier::tls::TlsFiles;
 use crate::server::instance_name;
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -49,6 +53,15 @@ pub(super) struct Purge {
     /// Append to the log in this Redis instead.
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
+    /// The authorities that Redis' certificate may come from, as PEM; the system's if it is not given.
+    #[arg(long, value_name = "FILE", requires = "redis")]
+    redis_ca: Option<PathBuf>,
+    /// A certificate for a Redis that wants one, as PEM.
+    #[arg(long, value_name = "FILE", requires = "redis", requires = "redis_key")]
+    redis_cert: Option<PathBuf>,
+    /// The certificate's key, as PEM.
+    #[arg(long, value_name = "FILE", requires = "redis", requires = "redis_cert")]
+    redis_key: Option<PathBuf>,
     /// The namespace in Redis.
     #[arg(long, value_name = "NAME", default_value = "asidecar", requires = "redis")]
     namespace: String,
@@ -105,22 +118,16 @@ impl Purge {
     }
 
     async fn append_to_log(&self, url: &str, what: &Invalidation) -> Result<String, String> {
-        let client = redis::Client::open(url)
-            .map_err(|e| format!("--redis is not a URL that can be used ({e}): write redis://host:6379/0"))?;
-        let connect = tokio::time::timeout(PATIENCE, client.get_multiplexed_async_connection()).await;
-        let connection = match connect {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(e)) => {
-                return Err(format!("Redis at {} can't be reached: {e}", client.get_connection_info().addr()));
-            }
-            Err(_) => return Err(format!("Redis at {} does not answer", client.get_connection_info().addr())),
-        };
+        let address = Address::parse(url).map_err(|e| format!("--redis can't be used: {e}"))?;
+        let tls = TlsFiles { ca: self.redis_ca.clone(), identity: self.redis_cert.clone().zip(self.redis_key.clone()) };
+        let connector = Connector::new(address, tls);
         let metrics = Arc::new(Metrics::new(&[]).map_err(|e| e.to_string())?);
-        let names = Names::new(&self.namespace, "");
-        let link = Link::new(names, instance_name(), PATIENCE, LONGEST_LIFE, metrics);
-        link.connected(Connections { commands: connection.clone(), log: connection });
-        let appended =
-            link.append(what, LogId::ZERO, None).await.map_err(|_| "Redis refused to append to the log".to_string())?;
+        let link = Link::new(Names::new(&self.namespace, ""), instance_name(), PATIENCE, LONGEST_LIFE, metrics);
+        connector.connect(&link, PATIENCE).await?;
+        let appended = link.append(what, LogId::ZERO, None).await.map_err(|_| match link.refused() {
+            Some(why) => format!("Redis refused to append to the log: {why}"),
+            None => "Redis refused to append to the log".to_string(),
+        })?;
         Ok(format!("purged, at {} in the log", appended.id))
     }
 }

@@ -29,11 +29,14 @@ const UPSTREAM: &[&str] = &[
     "targeted_control",
 ];
 
+const STORE: &[&str] =
+    &["memory", "memory_ttl_max", "redis", "redis_ca", "redis_cert", "redis_key", "namespace", "redis_timeout"];
+
 /// The sections that are there once: name, title, keys.
 const SECTIONS: [(&str, &str, &[&str]); 6] = [
     ("listen", "[listen]", LISTEN),
     ("upstream", "[upstream]", UPSTREAM),
-    ("store", "[store]", &["memory", "memory_ttl_max", "redis", "namespace", "redis_timeout"]),
+    ("store", "[store]", STORE),
     ("invalidation", "[invalidation]", &["channel", "max_lag", "heartbeat", "table_size", "retain"]),
     ("admin", "[admin]", &["token", "allow_hosts"]),
     ("log", "[log]", &["level", "format", "access"]),

@@ -1,6 +1,7 @@
 //! Reading the sections that are there once, and the contradictions within them.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use http::uri::Authority;
 use ipnet::IpNet;
@@ -12,6 +13,8 @@ use super::settings::{
     Admin, HostHeader, InvalidationConfig, Listen, Log, LogFormat, LogLevel, Store, Upstream, UpstreamUrl,
 };
 use super::units::show_duration;
+use crate::redis_tier::address::Address;
+use crate::redis_tier::tls::{self, TlsFiles};
 use crate::route::HostPattern;
 
 /// The shortest admin token.
@@ -106,6 +109,7 @@ pub(super) fn store(section: Section<'_, '_, '_>) -> (Store, u64) {
     s.set("memory", memory, &mut store.memory);
     store.memory_ttl_max = s.read("memory_ttl_max", timeout);
     store.redis = s.read("redis", redis_url);
+    store.redis_tls = redis_tls(s, store.redis.as_ref());
     s.set("namespace", parsed(namespace, ""), &mut store.namespace);
     s.set("redis_timeout", timeout, &mut store.redis_timeout);
     if s.is_sure(&["memory", "redis"]) && store.memory == 0 && store.redis.is_none() {
@@ -236,48 +240,47 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 /// Secret: the URL may hold a password, so neither it nor its line is repeated.
-fn redis_url(node: &Node, report: &Report<'_>) -> Option<String> {
-    let help = "Redis is given as \"redis://127.0.0.1:6379/0\", \"rediss://user:password@host:6380\" or \"unix:///run/redis.sock\"";
+fn redis_url(node: &Node, report: &Report<'_>) -> Option<Address> {
     let url = text(node, report, "write \"redis://127.0.0.1:6379/0\"")?;
-    match check_redis(url) {
-        Ok(()) => Some(url.to_owned()),
-        Err(message) => report.add(Problem::new(&node.at, message).help(help).secret()),
-    }
+    Address::parse(url).map_or_else(|e| report.add(Problem::new(&node.at, e.message).help(e.help).secret()), Some)
 }
 
-fn check_redis(url: &str) -> Result<(), String> {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return Err("this is no URL; does it lack \"redis://\"?".to_owned());
-    };
-    let (rest, fragment) = rest.split_once('#').map_or((rest, ""), |(rest, fragment)| (rest, fragment));
-    let (rest, query) = rest.split_once('?').map_or((rest, ""), |(rest, query)| (rest, query));
-    let database = |text: &str| {
-        text.parse::<u32>().map(drop).map_err(|_| format!("`{text}` is no database; it is a number from 0"))
-    };
-    match scheme {
-        "redis" | "rediss" => {
-            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-            let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-            check_port(host)?;
-            if host.is_empty() || host.starts_with(':') {
-                return Err("the URL of Redis has no host".to_owned());
-            }
-            if !fragment.is_empty() {
-                return Err("the URL of Redis can't have a fragment; its certificate is always verified".to_owned());
-            }
-            if path.is_empty() { Ok(()) } else { database(path) }
+/// The path of a file that holds what it should.
+fn pem<T>(check: impl Fn(&Path) -> Result<T, String>) -> impl Fn(&str) -> Result<PathBuf, String> {
+    move |path| check(Path::new(path)).map(|_| PathBuf::from(path))
+}
+
+/// The certificates for Redis, and what contradicts itself among them.
+fn redis_tls(s: &Section<'_, '_, '_>, redis: Option<&Address>) -> TlsFiles {
+    const PEM: &str = "the path of a file of PEM, relative to the working directory";
+    let ca = s.read("redis_ca", parsed(pem(tls::authorities), PEM));
+    let cert = s.read("redis_cert", parsed(pem(tls::certificates), PEM));
+    let key = s.read("redis_key", parsed(pem(tls::private_key), PEM));
+    for (there, missing) in [("redis_cert", "redis_key"), ("redis_key", "redis_cert")] {
+        if s.is_sure(&["redis_cert", "redis_key"]) && s.get(there).is_some() && s.get(missing).is_none() {
+            let help =
+                format!("give `{missing}` too: Redis is shown a certificate, and its key proves that it is ours");
+            let message = format!("`{there}` is of no use without `{missing}`");
+            let _: Option<()> = s.report.add(Problem::new(&s.at(there), message).help(help));
         }
-        "unix" | "redis+unix" => {
-            if !rest.starts_with('/') || rest.len() < 2 {
-                return Err("the URL of a socket has three slashes and its path".to_owned());
-            }
-            let chosen = query.split('&').find_map(|pair| pair.strip_prefix("db="));
-            chosen.map_or(Ok(()), database)
-        }
-        _ => Err(format!(
-            "`{scheme}` is no scheme of Redis; it can be \"redis\", \"rediss\", \"unix\" or \"redis+unix\""
-        )),
     }
+    for given in ["redis_ca", "redis_cert", "redis_key"] {
+        let Some(node) = s.get(given).filter(|_| s.is_sure(&["redis"]) && redis.is_none_or(|r| !r.tls)) else {
+            continue;
+        };
+        let message = format!("`{given}` has no meaning: `redis` is spoken to without TLS, or not at all");
+        let help = "with TLS, the scheme of `redis` is \"rediss\", \"rediss+sentinel\" or \"rediss+cluster\"";
+        let _: Option<()> = s.report.add(Problem::new(&node.at, message).help(help));
+        break;
+    }
+    let identity = cert.zip(key);
+    if let Some((cert, key)) = &identity
+        && let Err(message) = tls::fit(cert, key)
+    {
+        let help = "`redis_cert` and `redis_key` are a certificate and its own private key";
+        let _: Option<()> = s.report.add(Problem::new(&s.at("redis_key"), message).help(help));
+    }
+    TlsFiles { ca, identity }
 }
 
 fn namespace(text: &str) -> Result<String, String> {

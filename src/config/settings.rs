@@ -9,6 +9,8 @@ use http::uri::Authority;
 use ipnet::IpNet;
 
 use crate::control::{ASIDECAR_CACHE_CONTROL, CDN_CACHE_CONTROL, SURROGATE_CONTROL};
+use crate::redis_tier::address::Address;
+use crate::redis_tier::tls::TlsFiles;
 
 /// The sockets that are listened on, and the bounds on what clients send.
 #[derive(Clone, Debug, PartialEq)]
@@ -145,14 +147,16 @@ impl HostHeader {
 }
 
 /// Where responses are kept.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Store {
     /// Bytes for entries in memory; 0 is no memory tier.
     pub memory: u64,
     /// How long memory may serve an entry before it asks Redis again.
     pub memory_ttl_max: Option<Duration>,
-    /// The shared tier's URL; it may hold a password.
-    pub redis: Option<String>,
+    /// Where the shared tier is.
+    pub redis: Option<Address>,
+    /// The certificates for it.
+    pub redis_tls: TlsFiles,
     /// What the names of all keys in Redis begin with.
     pub namespace: String,
     /// For each command to Redis.
@@ -165,21 +169,10 @@ impl Default for Store {
             memory: 256 << 20,
             memory_ttl_max: None,
             redis: None,
+            redis_tls: TlsFiles::default(),
             namespace: "asidecar".to_owned(),
             redis_timeout: Duration::from_millis(50),
         }
-    }
-}
-
-impl fmt::Debug for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("memory", &self.memory)
-            .field("memory_ttl_max", &self.memory_ttl_max)
-            .field("redis", &self.redis.as_ref().map(|_| "…"))
-            .field("namespace", &self.namespace)
-            .field("redis_timeout", &self.redis_timeout)
-            .finish()
     }
 }
 

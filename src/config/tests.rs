@@ -139,7 +139,8 @@ fn the_environment_lies_over_the_file() {
     .unwrap();
     assert_eq!(config.listen.proxy, SocketAddr::from(([0, 0, 0, 0], 80)));
     assert_eq!((config.listen.workers, config.log.access), (3, true));
-    assert_eq!(config.store.redis.as_deref(), Some("unix:///run/redis.sock?db=2"));
+    let socket = config.store.redis.unwrap();
+    assert_eq!((socket.to_string().as_str(), socket.database), ("/run/redis.sock", 2));
     let networks: Vec<String> = config.upstream.trusted_proxies.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["10.0.0.0/8", "192.168.1.1/32"]);
 }

@@ -11,17 +11,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use redis::aio::{PubSubSink, PubSubStream};
-use redis::{AsyncConnectionConfig, Client, Msg, RedisError};
+use redis::{Msg, RedisError};
+use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::link::{Chunk, Connections, Link, Unavailable};
+use super::connect::{Connector, Lost, Opened, within};
+use super::link::{Chunk, Link, Unavailable};
 use crate::invalidation::log::{InvalidationLog, Logged};
 use crate::invalidation::position::LogId;
 use crate::invalidation::table::{HorizonReason, Step};
 use crate::invalidation::{Invalidation, Source};
 use crate::metrics::{Command, CommandResult, MalformedWhat, Metrics};
 
-const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
 /// Entries read from the log at a time: at first, and at most. Entries may be large; so reading speeds up while
@@ -34,26 +35,6 @@ const PROBES: usize = 3;
 /// Malformed messages are logged at most this often.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// Why a connection ended.
-#[derive(Debug)]
-enum Lost {
-    Refused(RedisError),
-    TooSlow(&'static str),
-    Closed,
-    Commands,
-}
-
-impl std::fmt::Display for Lost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Lost::Refused(e) => write!(f, "{e}"),
-            Lost::TooSlow(what) => write!(f, "no answer in time to {what}"),
-            Lost::Closed => f.write_str("the subscription was closed"),
-            Lost::Commands => f.write_str("commands failed"),
-        }
-    }
-}
-
 impl From<Unavailable> for Lost {
     fn from(_: Unavailable) -> Lost {
         Lost::Commands
@@ -62,8 +43,8 @@ impl From<Unavailable> for Lost {
 
 /// Follows the log for as long as the process lives; never returns.
 pub struct Follower {
-    /// Where to connect.
-    pub client: Client,
+    /// What connects.
+    pub connector: Arc<Connector>,
     /// What the rest of the proxy uses of the connection.
     pub link: Arc<Link>,
     /// What is read goes here.
@@ -87,6 +68,9 @@ impl Follower {
                 Err(lost) => lost,
             };
             self.link.down();
+            if let Lost::Refused(error) | Lost::RefusedAt(_, error) = &lost {
+                self.link.note_refusal(error, &format!("connecting to {}", self.connector.address()));
+            }
             if !told {
                 tracing::warn!(cause = %lost, "Redis is away: serving from memory and upstream until it is back");
                 told = true;
@@ -100,7 +84,7 @@ impl Follower {
     }
 
     async fn session(&self, started: &mut bool, told: &mut bool) -> Result<std::convert::Infallible, Lost> {
-        let (mut sink, mut stream) = self.connect().await?;
+        let (opened, mut sink, mut stream) = self.connect().await?;
         for _ in 0..PROBES {
             self.link.ping().await?;
         }
@@ -119,6 +103,10 @@ impl Follower {
         }
         *told = false;
 
+        let (connector, names) = (self.connector.clone(), self.link.names().clone());
+        let watch = tokio::spawn(async move { connector.watch(&opened, &names).await });
+        let _ends_with_the_session = Ends(watch.abort_handle());
+        tokio::pin!(watch);
         let mut heard_up_to = self.log.position().id;
         let mut complaints = Complaints::default();
         let mut beat = interval(self.heartbeat);
@@ -133,6 +121,7 @@ impl Follower {
                 _ = beat.tick() => {
                     sink = self.beat(sink, &mut stream, &mut heard_up_to, &mut complaints).await?;
                 }
+                moved = &mut watch => return Err(moved.unwrap_or(Lost::Closed)),
                 () = self.link.woken() => {
                     if !self.link.is_usable() || !self.log.flush_pending(&self.link).await {
                         return Err(Lost::Commands);
@@ -142,30 +131,28 @@ impl Follower {
         }
     }
 
-    async fn connect(&self) -> Result<(PubSubSink, PubSubStream), Lost> {
+    /// Connects and subscribes at home: announcements and messages come in the order in which they are made there,
+    /// which de-duplication builds upon.
+    async fn connect(&self) -> Result<(Opened, PubSubSink, PubSubStream), Lost> {
         let began = Instant::now();
-        let connected = timeout(CONNECT_DEADLINE, async {
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(CONNECT_DEADLINE))
-                .set_response_timeout(Some(CONNECT_DEADLINE));
-            let commands = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-            let log = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-            let (mut sink, stream) = self.client.get_async_pubsub().await?.split();
-            let names = self.link.names();
-            sink.subscribe(&[names.bell.as_str(), names.channel.as_str()]).await?;
-            Ok((Connections { commands, log }, sink, stream))
-        })
-        .await;
-        let (result, outcome) = match connected {
-            Ok(Ok((connections, sink, stream))) => {
-                self.link.connected(connections);
-                (CommandResult::Ok, Ok((sink, stream)))
+        let names = self.link.names();
+        let connected = async {
+            let opened = self.connector.open(names, self.link.deadline()).await?;
+            let (mut sink, stream) = within("connecting", opened.dialer.subscriber(&opened.home)).await?.split();
+            within("SUBSCRIBE", sink.subscribe(&[names.bell.as_str(), names.channel.as_str()])).await?;
+            Ok((opened, sink, stream))
+        };
+        let connected = connected.await;
+        let result = match &connected {
+            Ok((opened, ..)) => {
+                self.link.connected(opened.connections.clone());
+                CommandResult::Ok
             }
-            Ok(Err(e)) => (CommandResult::Error, Err(Lost::Refused(e))),
-            Err(_) => (CommandResult::Timeout, Err(Lost::TooSlow("connecting"))),
+            Err(Lost::TooSlow(_)) => CommandResult::Timeout,
+            Err(_) => CommandResult::Error,
         };
         self.link.count(Command::Connect, result, began.elapsed());
-        outcome
+        connected
     }
 
     /// A PING over the subscription, whose messages go on being read meanwhile; then the log, for what came
@@ -391,6 +378,15 @@ impl Complaints {
             self.told = Some(Instant::now());
             self.since = 0;
         }
+    }
+}
+
+/// Ends a task with the scope that has started it.
+struct Ends(AbortHandle);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -1,8 +1,23 @@
 //! The two scripts that make the log what it is. Each runs atomically in Redis.
+//!
+//! All keys of one call have to be on one slot of a cluster; the log's names have braces for that.
+
+/// A script, and what Redis knows it by.
+pub(super) struct Script {
+    pub(super) text: &'static str,
+    pub(super) hash: String,
+}
+
+impl Script {
+    pub(super) fn new(text: &'static str) -> Script {
+        Script { text, hash: redis::Script::new(text).get_hash().to_owned() }
+    }
+}
 
 /// Appends an invalidation and announces it, in one step; begins a missing stream with a marker first.
 ///
-/// `KEYS[1]` the stream, `KEYS[2]` the de-duplication key of this message;
+/// `KEYS[1]` the stream, `KEYS[2]` the de-duplication key of this message, if it is asked for: one key alone can be
+/// followed while its slot moves;
 /// `ARGV`: message, origin, floor (the newest id the caller has seen), retention in milliseconds, the bell's
 /// channel, what the caller had heard announced (empty: no de-duplication), the most entries kept.
 /// Returns `{id, previous}`.

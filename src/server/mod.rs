@@ -35,6 +35,7 @@ use crate::freshness::LONGEST_LIFE;
 use crate::invalidation::log::InvalidationLog;
 use crate::metrics::{MalformedWhat, Metrics};
 use crate::proxy::Proxy;
+use crate::redis_tier::connect::Connector;
 use crate::redis_tier::follow::Follower;
 use crate::redis_tier::link::{Link, Names};
 use crate::route::Routes;
@@ -104,7 +105,7 @@ impl Server {
         let metrics = Arc::new(metrics);
         let tls = upstream::tls(&config.upstream.url).map_err(StartError)?;
         let instance = instance_name();
-        let (client, link) = redis_link(&config, &instance, &metrics)?;
+        let (connector, link) = redis_link(&config, &instance, &metrics);
 
         let listener = listen(config.listen.proxy, "listen.proxy")?;
         let admin = listen(config.listen.admin, "listen.admin")?;
@@ -124,6 +125,7 @@ impl Server {
             routes,
             memory: Memory::new(config.store.memory, largest, metrics.clone()),
             shared: link.clone().map(|link| Shared::new(link, log.clone(), metrics.clone())),
+            link: link.clone(),
             log: log.clone(),
             fills: Fills::new(metrics.clone()),
             metrics: metrics.clone(),
@@ -131,8 +133,8 @@ impl Server {
             config,
             upstream_answers: LastSeen::default(),
         });
-        let follower = client.zip(link).map(|(client, link)| Follower {
-            client,
+        let follower = connector.zip(link).map(|(connector, link)| Follower {
+            connector,
             link,
             log,
             heartbeat: core.config.invalidation.heartbeat,
@@ -201,22 +203,13 @@ impl Drop for Server {
     }
 }
 
-fn redis_link(
-    config: &Config,
-    instance: &str,
-    metrics: &Arc<Metrics>,
-) -> Result<(Option<redis::Client>, Option<Arc<Link>>), StartError> {
-    let Some(url) = &config.store.redis else { return Ok((None, None)) };
-    let bad = |e: redis::RedisError| {
-        StartError(format!("store.redis is not a URL that can be used ({e}): write redis://host:6379/0"))
-    };
-    let info = redis::IntoConnectionInfo::into_connection_info(url.as_str()).map_err(bad)?;
-    let tcp = info.tcp_settings().clone().set_nodelay(true);
-    let client = redis::Client::open(info.set_tcp_settings(tcp)).map_err(bad)?;
+fn redis_link(config: &Config, instance: &str, metrics: &Arc<Metrics>) -> (Option<Arc<Connector>>, Option<Arc<Link>>) {
+    let Some(address) = &config.store.redis else { return (None, None) };
+    let connector = Connector::new(address.clone(), config.store.redis_tls.clone());
     let names = Names::new(&config.store.namespace, &config.invalidation.channel);
     let retain = config.invalidation.retain.unwrap_or(RETAIN).min(LONGEST_LIFE);
     let link = Link::new(names, instance.into(), config.store.redis_timeout, retain, metrics.clone());
-    Ok((Some(client), Some(Arc::new(link))))
+    (Some(Arc::new(connector)), Some(Arc::new(link)))
 }
 
 /// A new name for an instance, in the log and on the admin page.

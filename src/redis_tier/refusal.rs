@@ -1,0 +1,76 @@
+//! What Redis refuses because of who we are: told in one line, once a minute, and in `/readyz`.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use redis::{ErrorKind, RedisError};
+
+/// How often it is logged; and for how long a refusal counts as what is the matter.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// The last refusal.
+#[derive(Default)]
+pub(super) struct Refusals(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    told: Option<Instant>,
+    last: Option<(Instant, String)>,
+}
+
+impl Refusals {
+    /// Notes that Redis refused `what`.
+    pub(super) fn note(&self, error: &RedisError, what: &str) {
+        let text = format!("{}, at {what}", said(error));
+        let now = Instant::now();
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.told.is_none_or(|told| now.duration_since(told) >= TELL_EVERY) {
+            state.told = Some(now);
+            tracing::warn!(
+                cause = text,
+                "Redis refuses what this proxy needs: see Topologies of Redis in docs/operations.md"
+            );
+        }
+        state.last = Some((now, text));
+    }
+
+    /// What Redis refused within the last minute.
+    pub(super) fn last(&self) -> Option<String> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.last.as_ref().filter(|(at, _)| at.elapsed() < TELL_EVERY).map(|(_, text)| text.clone())
+    }
+
+    /// Redis lets us in again; what commands it refuses then, it will say.
+    pub(super) fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last = None;
+    }
+}
+
+/// Whether an error says that the user may not.
+pub(super) fn is_one(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed
+        || matches!(error.code(), Some("NOAUTH" | "NOPERM" | "WRONGPASS"))
+        || in_script(error)
+}
+
+/// Inside a script the same is said in other words.
+fn in_script(error: &RedisError) -> bool {
+    error.code() == Some("ERR")
+        && error
+            .detail()
+            .is_some_and(|d| d.contains("ACL failure in script") || d.contains("user executing the script"))
+}
+
+/// An error in words of its own, without a script's name.
+pub(super) fn said(error: &RedisError) -> String {
+    if error.kind() == ErrorKind::AuthenticationFailed {
+        return "WRONGPASS: the user's name or password is wrong, or the user is switched off".to_owned();
+    }
+    match (error.code(), error.detail()) {
+        (Some(code), Some(detail)) => {
+            let detail = detail.find(" script: ").map_or(detail, |end| detail.get(..end).unwrap_or(detail));
+            format!("{code}: {detail}")
+        }
+        _ => error.to_string(),
+    }
+}
