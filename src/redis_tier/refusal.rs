@@ -8,14 +8,18 @@ use redis::{ErrorKind, RedisError};
 /// How often it is logged; and for how long a refusal counts as what is the matter.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
-/// The last refusal.
+/// So many different ones are kept.
+const MOST: usize = 8;
+
+/// The last refusals.
 #[derive(Default)]
 pub(super) struct Refusals(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     told: Option<Instant>,
-    last: Option<(Instant, String)>,
+    /// The newest last.
+    last: Vec<(Instant, String)>,
 }
 
 impl Refusals {
@@ -31,13 +35,19 @@ impl Refusals {
                 "Redis refuses what this proxy needs: see Topologies of Redis in docs/operations.md"
             );
         }
-        state.last = Some((now, text));
+        state.last.retain(|(_, known)| *known != text);
+        if state.last.len() >= MOST {
+            state.last.remove(0);
+        }
+        state.last.push((now, text));
     }
 
     /// What Redis refused within the last minute.
     pub(super) fn last(&self) -> Option<String> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.last.as_ref().filter(|(at, _)| at.elapsed() < TELL_EVERY).map(|(_, text)| text.clone())
+        let recent = state.last.iter().filter(|(at, _)| at.elapsed() < TELL_EVERY).map(|(_, text)| text.as_str());
+        let recent: Vec<&str> = recent.collect();
+        (!recent.is_empty()).then(|| recent.join("; "))
     }
 
     /// Redis lets us in again; what commands it refuses then, it will say.

@@ -20,4 +20,5 @@ mod invalidation;
 mod keys_and_routes;
 mod proxying;
 mod redis;
+mod topologies;
 mod wire;

@@ -373,16 +373,38 @@ impl Gate {
     }
 }
 
-/// A `redis-server` of this test's own, on a free port, in a folder of its own; gone with the value.
+/// A `redis-server` of this test's own, on a free port, in a folder of its own; gone with the value. With
+/// `ASIDECAR_REDIS_SERVER` in the environment it is that program, such as `valkey-server`.
 pub struct Redis {
     pub port: u16,
-    folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
+    arguments: Vec<String>,
     child: Option<Child>,
 }
 
 impl Redis {
     pub async fn start() -> Redis {
-        let mut redis = Redis { port: quiet_port(), folder: tempfile::tempdir().unwrap(), child: None };
+        Redis::start_with(|_| Vec::new()).await
+    }
+    /// One with more arguments, which may name files in its folder.
+    pub async fn start_with(arguments: impl FnOnce(&std::path::Path) -> Vec<String>) -> Redis {
+        let folder = tempfile::tempdir().unwrap();
+        let port = quiet_port();
+        let mut own = vec!["--port".to_owned(), port.to_string()];
+        own.extend(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--daemonize", "no"].map(str::to_owned));
+        own.extend(arguments(folder.path()));
+        Redis::run(folder, port, own).await
+    }
+    /// A sentinel, with this in its configuration.
+    pub async fn sentinel(configuration: &str) -> Redis {
+        let (folder, port) = (tempfile::tempdir().unwrap(), quiet_port());
+        let file = folder.path().join("sentinel.conf");
+        std::fs::write(&file, format!("port {port}\nbind 127.0.0.1\n{configuration}\n")).unwrap();
+        let own = vec![file.to_str().unwrap().to_owned(), "--sentinel".to_owned()];
+        Redis::run(folder, port, own).await
+    }
+    async fn run(folder: tempfile::TempDir, port: u16, arguments: Vec<String>) -> Redis {
+        let mut redis = Redis { port, folder, arguments, child: None };
         redis.restart().await;
         redis
     }
@@ -392,9 +414,10 @@ impl Redis {
     /// Starts it (again), empty, on the same port.
     pub async fn restart(&mut self) {
         self.kill();
-        let child = Command::new(program("redis-server"))
-            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--dir", self.folder.path().to_str().unwrap(), "--daemonize", "no"])
+        let server = std::env::var_os("ASIDECAR_REDIS_SERVER").map_or_else(|| program("redis-server"), PathBuf::from);
+        let child = Command::new(server)
+            .args(&self.arguments)
+            .current_dir(self.folder.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -452,7 +475,7 @@ impl Drop for Redis {
 
 /// A free port below those that the system gives to outgoing connections, so that a server can be stopped and
 /// started on it again.
-fn quiet_port() -> u16 {
+pub fn quiet_port() -> u16 {
     use std::hash::{BuildHasher, RandomState};
     loop {
         let port = 12_000 + (RandomState::new().hash_one(std::process::id()) % 20_000) as u16;
