@@ -90,7 +90,7 @@ impl Address {
         let Some((scheme, rest)) = url.split_once("://") else {
             return Err(Unusable { message: "this is no URL; does it lack \"redis://\"?".to_owned(), help: ANY });
         };
-        let (help, read): (_, fn(&Parts<'_>) -> Result<Address, String>) = match scheme {
+        let (help, read): (_, Read) = match scheme {
             "redis" | "rediss" => (SERVER, server),
             "unix" | "redis+unix" => (SOCKET, socket),
             "redis+sentinel" | "rediss+sentinel" => (SENTINEL, sentinel),
@@ -110,6 +110,8 @@ impl Address {
         Parts::of(scheme, rest).and_then(|parts| read(&parts)).map_err(|message| Unusable { message, help })
     }
 }
+
+type Read = fn(&Parts<'_>) -> Result<Address, String>;
 
 /// A URL's parts, not decoded yet.
 struct Parts<'u> {

@@ -52,7 +52,7 @@ impl Refusals {
 
     /// Redis lets us in again; what commands it refuses then, it will say.
     pub(super) fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).last = None;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).last.clear();
     }
 }
 
