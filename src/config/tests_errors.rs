@@ -363,3 +363,75 @@ fn the_name_that_is_taken_is_pointed_at() {
     let told = errors(text);
     assert!(told.contains("the first is at a.toml:5:8"), "{told}");
 }
+
+/// A self-signed certificate and its key, as PEM.
+fn certificate() -> (String, String) {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+#[test]
+fn certificates_for_redis_are_read_and_what_is_wrong_with_them_is_told_where_they_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let (cert, key) = certificate();
+    let (ca, cert) = (file("ca", &cert), file("cert", &cert));
+    let (key, other) = (file("key", &key), file("other", &certificate().1));
+    let (empty, broken) =
+        (file("empty", "nothing"), file("broken", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----"));
+    let odd = file("odd", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    let locked = file("locked", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
+    let store = |rest: &str| format!("[store]\nredis = \"rediss://h\"\n{rest}");
+    let all = store(&format!("redis_ca = '{ca}'\nredis_cert = '{cert}'\nredis_key = '{key}'"));
+    let tls = toml(&all).unwrap().store.redis_tls;
+    assert_eq!(tls.ca, Some(ca.clone().into()));
+    assert_eq!(tls.identity, Some((cert.clone().into(), key.clone().into())));
+    assert!(tls.settings().is_ok());
+    for (rest, wanted) in [
+        ("redis_ca = '/nowhere/ca'".to_owned(), "a.toml:5:12: this file can't be read: No such file"),
+        (format!("redis_ca = '{empty}'"), "a.toml:5:12: there is no certificate in this file (PEM)"),
+        (format!("redis_ca = '{broken}'"), "a.toml:5:12: this file is no PEM"),
+        (format!("redis_ca = '{odd}'"), "a.toml:5:12: a certificate in this file can't be used"),
+        (format!("redis_ca = '{key}'"), "a.toml:5:12: there is no certificate in this file (PEM)"),
+        (format!("redis_cert = '{cert}'"), "a.toml:5:14: `redis_cert` is of no use without `redis_key`"),
+        (format!("redis_key = '{key}'"), "a.toml:5:13: `redis_key` is of no use without `redis_cert`"),
+        (format!("redis_cert = '{cert}'\nredis_key = '{cert}'"), "a.toml:6:13: there is no private key in this file"),
+        (
+            format!("redis_cert = '{cert}'\nredis_key = '{locked}'"),
+            "a.toml:6:13: the private key in this file is encrypted",
+        ),
+        (
+            format!("redis_cert = '{cert}'\nredis_key = '{other}'"),
+            "a.toml:6:13: the key is not the one of the certificate",
+        ),
+    ] {
+        let told = errors(&store(&rest));
+        assert!(told.starts_with(wanted), "{wanted}\n--- does not begin\n{told}");
+        assert_eq!(toml(&store(&rest)).unwrap_err().errors().len(), 1, "{told}");
+    }
+    for redis in ["", "redis = \"redis://h\"", "redis = \"unix:///r\"", "redis = \"redis+cluster://h\""] {
+        let told = errors(&format!("[store]\n{redis}\nredis_ca = '{ca}'"));
+        assert!(told.starts_with("a.toml:5:12: `redis_ca` has no meaning"), "{told}");
+        assert!(told.contains("\"rediss+sentinel\""), "{told}");
+    }
+    let told = errors(&format!("[store]\nredis = \"x\"\nredis_ca = '{ca}'"));
+    assert!(!told.contains("has no meaning"), "nobody knows what was meant: {told}");
+}
+
+#[test]
+fn a_url_of_redis_is_told_with_the_right_form_for_what_was_meant() {
+    for (url, wanted) in [
+        ("redis-sentinel://h/m", "= sentinels are given as \"redis+sentinel://user:password@host:26379"),
+        ("redis+sentinel://h", "the URL does not say what the sentinels call the master"),
+        ("redis+cluster://h/3", "= a cluster is given as \"redis+cluster://"),
+        ("redis+unix://run/x", "= a socket is given as \"redis+unix:///run/redis.sock\""),
+        ("redis://a,b", "this names several servers"),
+    ] {
+        let told = errors(&format!("[store]\nredis = \"{url}\""));
+        assert!(told.starts_with("a.toml:4:9: ") && told.contains(wanted), "{wanted}\n--- is not in\n{told}");
+    }
+}

@@ -14,16 +14,18 @@ use futures_util::stream::FuturesUnordered;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::address::Host;
-use super::connect::{CHECK_EVERY, Dialer, Lost, Target, soon};
+use super::connect::{CHECK_EVERY, CONNECT_DEADLINE, Dialer, Lost, Target, soon};
 use super::link::Node;
 
 /// How soon it is asked again while something is missing.
 const AGAIN: Duration = Duration::from_millis(250);
 /// How soon after one answer the next question goes out, however many ask for it.
 const AT_MOST: Duration = Duration::from_millis(50);
+/// How long the other nodes' answers are waited for after the first.
+const OTHERS: Duration = Duration::from_millis(100);
 /// PINGs in time before a node gets commands.
 const PROBES: usize = 3;
 
@@ -47,7 +49,8 @@ pub(super) fn slot_of(key: &[u8]) -> u16 {
 pub(super) struct Slots(Vec<(u16, u16, Host)>);
 
 impl Slots {
-    /// Asks the nodes, all at once, for the first answer.
+    /// Asks the nodes, all at once, and takes what most of those say that answer soon: one that was cut off from the
+    /// others may still believe what was true before.
     pub(super) async fn ask_any(dialer: &Dialer, nodes: &[Host]) -> Result<Slots, Lost> {
         let mut asked: FuturesUnordered<_> = nodes
             .iter()
@@ -57,20 +60,33 @@ impl Slots {
                 Ok::<_, redis::RedisError>((answer, node))
             })
             .collect();
-        let first = async {
-            let mut lost = Lost::Unusable("no node of the cluster answers".to_owned());
-            while let Some(answer) = asked.next().await {
-                match answer {
-                    Ok((answer, node)) => match Slots::parse(&answer, node) {
-                        Some(slots) => return Ok(slots),
-                        None => lost = Lost::Unusable(format!("{node} answers CLUSTER SLOTS in an odd way")),
-                    },
-                    Err(error) => lost = Lost::RefusedAt("CLUSTER SLOTS", error),
+        let mut votes: Vec<(usize, Slots)> = Vec::new();
+        let mut lost = Lost::TooSlow("CLUSTER SLOTS");
+        let mut until = Instant::now() + CONNECT_DEADLINE;
+        while let Ok(Some(answer)) = timeout_at(until, asked.next()).await {
+            match answer.map(|(answer, node)| Slots::parse(&answer, node).ok_or(node)) {
+                Ok(Ok(slots)) => {
+                    if votes.is_empty() {
+                        until = Instant::now() + OTHERS;
+                    }
+                    match votes.iter_mut().find(|(_, known)| *known == slots) {
+                        Some((count, _)) => *count += 1,
+                        None => votes.push((1, slots)),
+                    }
                 }
+                Ok(Err(node)) => lost = Lost::Unusable(format!("{node} answers CLUSTER SLOTS in an odd way")),
+                Err(error) => lost = Lost::RefusedAt("CLUSTER SLOTS", error),
             }
-            Err(lost)
-        };
-        timeout(super::connect::CONNECT_DEADLINE, first).await.unwrap_or(Err(Lost::TooSlow("CLUSTER SLOTS")))
+        }
+        votes.into_iter().max_by_key(|(count, _)| *count).map(|(_, slots)| slots).ok_or(lost)
+    }
+
+    /// The masters.
+    pub(super) fn masters(&self) -> Vec<Host> {
+        let mut hosts: Vec<Host> = self.0.iter().map(|(.., host)| host.clone()).collect();
+        hosts.sort();
+        hosts.dedup();
+        hosts
     }
 
     async fn ask(node: &Node, host: &Host) -> Option<Slots> {
@@ -208,10 +224,8 @@ impl Cluster {
     /// Connects to the masters that are not connected, and leaves those that are none any more.
     async fn update(&self, dialer: &Dialer, slots: Slots, home: &Arc<Node>) {
         let known = self.map();
-        let mut hosts: Vec<&Host> = slots.0.iter().map(|(.., host)| host).collect();
-        hosts.sort();
-        hosts.dedup();
-        let connected = join_all(hosts.into_iter().map(|host| async {
+        let masters = slots.masters();
+        let connected = join_all(masters.iter().map(|host| async {
             let name = host.to_string();
             if name == home.name() {
                 return Some((name, home.clone()));

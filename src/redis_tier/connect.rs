@@ -3,7 +3,7 @@
 //! Wherever there are several servers, one of them is *home*: the one that has the log. The subscription is always
 //! there (decision 12 says why), and so are appends and reads of the log.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -68,6 +68,8 @@ impl From<RedisError> for Lost {
 pub struct Connector {
     address: Address,
     tls: TlsFiles,
+    /// The masters of the cluster when it was last asked: all that the URL names may be gone one day.
+    known: Mutex<Vec<Host>>,
 }
 
 /// How one server is connected to.
@@ -104,7 +106,7 @@ pub(super) struct Opened {
 impl Connector {
     /// For these servers, with these certificates.
     pub fn new(address: Address, tls: TlsFiles) -> Connector {
-        Connector { address, tls }
+        Connector { address, tls, known: Mutex::default() }
     }
 
     /// Where it connects to, without user and password.
@@ -120,7 +122,10 @@ impl Connector {
             Topology::Socket(path) => (Target::Socket(path.clone()), None),
             Topology::Sentinel { .. } => (Target::Host(self.master().await?), None),
             Topology::Cluster(seeds) => {
-                let slots = Slots::ask_any(&dialer, seeds).await?;
+                let mut nodes = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                nodes.extend(seeds.iter().filter(|seed| !nodes.contains(seed)).cloned().collect::<Vec<_>>());
+                let slots = Slots::ask_any(&dialer, &nodes).await?;
+                *self.known.lock().unwrap_or_else(PoisonError::into_inner) = slots.masters();
                 let home = slots.owner(slot_of(names.log.as_bytes())).cloned();
                 let home = home.ok_or_else(|| Lost::Unusable("no node of the cluster has the log's slot".into()))?;
                 (Target::Host(home), Some(slots))

@@ -398,10 +398,7 @@ impl Link {
         let mut node = match (to, &cluster) {
             (For::Key(key), Some(cluster)) => match cluster.node_of(key.as_bytes()) {
                 Some(node) => node,
-                None => {
-                    cluster.changed();
-                    return unavailable();
-                }
+                None => return unavailable(),
             },
             // Whatever is for the log goes to its own connection when it is a reader's.
             _ if command == Command::Read => Arc::new(Node::new(home.name.clone(), log)),
@@ -474,8 +471,11 @@ impl Link {
             Command::Get => format!("GET of {entries}*"),
             Command::Set => format!("SET of {entries}*"),
             Command::Remove => format!("UNLINK of {entries}*"),
-            Command::Append => format!("the script that appends to {log} and {heard}* and publishes on {bell}"),
-            Command::Read => format!("the script that reads {log}"),
+            Command::Append => format!(
+                "the script that appends (XADD, XINFO, XTRIM, EXISTS and TIME at {log}; HMGET, HSET and PEXPIRE at \
+                 {heard}*; PUBLISH on {bell})"
+            ),
+            Command::Read => format!("the script that reads (XRANGE, XINFO, XADD, EXISTS and TIME at {log})"),
             Command::Connect => "connecting".to_owned(),
             Command::Ping => "PING".to_owned(),
         }

@@ -84,3 +84,48 @@ pub(super) fn said(error: &RedisError) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(line: &str) -> RedisError {
+        let answer = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+        answer.extract_error().unwrap_err()
+    }
+
+    #[test]
+    fn what_redis_says_of_rights_is_told_from_what_it_says_of_other_things() {
+        for line in [
+            "NOPERM this user has no permissions to run the 'get' command",
+            "NOAUTH Authentication required.",
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            "ERR The user executing the script can't run this command or subcommand script: c4e, on @user_script:1.",
+            "ERR ACL failure in script: User u has no permissions to run the 'xadd' command script: c4e",
+        ] {
+            assert!(is_one(&error(line)), "{line}");
+        }
+        for line in ["READONLY You can't write against a read only replica.", "ERR unknown command", "MOVED 1 a:1"] {
+            assert!(!is_one(&error(line)), "{line}");
+        }
+        let script =
+            "ERR The user executing the script can't run this command or subcommand script: c4e, on @user_script:1.";
+        assert_eq!(said(&error(script)), "ERR: The user executing the script can't run this command or subcommand");
+    }
+
+    #[test]
+    fn each_refusal_is_kept_once_the_newest_last_until_redis_lets_us_in() {
+        let refusals = Refusals::default();
+        assert_eq!(refusals.last(), None);
+        for what in ["GET of a:*", "SET of a:*", "GET of a:*"] {
+            refusals.note(&error("NOPERM no"), what);
+        }
+        assert_eq!(refusals.last().as_deref(), Some("NOPERM: no, at SET of a:*; NOPERM: no, at GET of a:*"));
+        for n in 0..100 {
+            refusals.note(&error("NOPERM no"), &n.to_string());
+        }
+        assert_eq!(refusals.last().map(|text| text.split("; ").count()), Some(MOST));
+        refusals.clear();
+        assert_eq!(refusals.last(), None);
+    }
+}

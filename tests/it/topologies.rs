@@ -5,7 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::support::{Instance, Origin, Redis, eventually, quiet_port};
+use asidecar::invalidation::Invalidation;
+use asidecar::invalidation::position::LogId;
+use asidecar::metrics::Metrics;
+use asidecar::redis_tier::address::Address;
+use asidecar::redis_tier::connect::Connector;
+use asidecar::redis_tier::link::{Link, Names};
+use asidecar::redis_tier::tls::TlsFiles;
+
+use crate::support::{DEADLINE, Instance, Origin, Redis, eventually, quiet_port};
 
 fn words(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
@@ -235,6 +243,15 @@ async fn a_connection_to_a_master_that_was_demoted_counts_as_lost_though_it_stay
     assert_eq!(a.get("/users/1").await.status, 200);
 }
 
+/// A link that nobody follows, and so stays where it is.
+async fn unled(url: &str) -> Link {
+    let metrics = Arc::new(Metrics::new(&[]).unwrap());
+    let names = Names::new("asidecar", "asidecar:invalidate");
+    let link = Link::new(names, "test".to_owned(), DEADLINE, Duration::from_secs(3600), metrics);
+    Connector::new(Address::parse(url).unwrap(), TlsFiles::default()).connect(&link, DEADLINE).await.unwrap();
+    link
+}
+
 /// Three masters and a replica for each.
 struct Nodes(Vec<Redis>);
 
@@ -334,10 +351,17 @@ async fn in_a_cluster_entries_are_spread_and_shared_and_slots_move_under_reads_e
     for node in &nodes.0[..3] {
         assert!(node.ask::<i64>(&["DBSIZE"]).await > 1, "entries are on every node");
     }
+    let home = nodes.owner("{asidecar}:log").await;
+    let wrong = format!("redis://127.0.0.1:{}", nodes.0[(home + 1) % 3].port);
+    let lost = Instance::start(&origin, &config(&wrong, ""));
+    eventually("told what the URL should be", || async {
+        lost.get("/users/1").await;
+        lost.admin(http::Method::GET, "/readyz", &[], "").await.body.contains("has to be redis+cluster://")
+    })
+    .await;
     let readers = Readers::of(&[&a, &b]);
 
     // A message to any node reaches both, and is logged once.
-    let home = nodes.owner("{asidecar}:log").await;
     let logged = |at: usize| {
         let node = &nodes.0[at];
         async move { node.ask::<i64>(&["XLEN", "{asidecar}:log"]).await }
@@ -371,10 +395,15 @@ async fn in_a_cluster_entries_are_spread_and_shared_and_slots_move_under_reads_e
 
     // The log's slot moves: it can be written on its way, and then both are subscribed where it is.
     let to = (home + 1) % 3;
+    let (link, message) = (unled(&nodes.url()).await, Invalidation::tag("x"));
+    let append = || async { link.append(&message, LogId::ZERO, Some(LogId::ZERO)).await.unwrap().id };
+    assert_eq!(append().await, append().await, "what was not heard of before is the same message");
     nodes.begin_to_move("{asidecar}:log", home, to).await;
+    assert_ne!(append().await, append().await, "on its way nobody can tell what was before what");
     let purged = a.purge("users").await;
     assert_eq!(purged.status, 200, "{}", purged.body);
     nodes.end_to_move("{asidecar}:log", home, to).await;
+    assert_ne!(append().await, append().await, "nor where the subscription is not");
     both_are_subscribed_at(&nodes.0[to]).await;
     for proxy in [&a, &b] {
         proxy.redis_is_up().await;
@@ -495,7 +524,7 @@ async fn the_documented_rights_are_enough_and_one_less_is_told() {
     redis.command(&["ACL", "SETUSER", "asidecar", "-get"]).await.unwrap();
     told("'get' command").await;
     redis.command(&["ACL", "SETUSER", "asidecar", "+get", "-xadd"]).await.unwrap();
-    told("the script that appends to {asidecar}:log").await;
+    told("the script that appends (XADD, XINFO").await;
     redis.command(&["ACL", "SETUSER", "asidecar", "+xadd", "resetkeys", "~{asidecar}:*"]).await.unwrap();
     told("GET of asidecar:*").await;
     redis.command(&["ACL", "SETUSER", "asidecar", "resetpass", ">another"]).await.unwrap();
