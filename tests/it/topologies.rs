@@ -359,6 +359,7 @@ async fn in_a_cluster_entries_are_spread_and_shared_and_slots_move_under_reads_e
         lost.admin(http::Method::GET, "/readyz", &[], "").await.body.contains("has to be redis+cluster://")
     })
     .await;
+    drop(lost);
     let readers = Readers::of(&[&a, &b]);
 
     // A message to any node reaches both, and is logged once.
