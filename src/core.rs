@@ -1,7 +1,7 @@
 //! What all threads of an instance share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::clock::Clock;
 use crate::coalesce::Fills;
@@ -34,6 +34,8 @@ pub struct Core {
     pub clock: Clock,
     /// Whether the last request sent upstream was answered; empty before the first.
     pub upstream_answers: LastSeen,
+    /// Whether it was said that a response was stored with the cookies it sets.
+    pub cookies_told: AtomicBool,
 }
 
 /// Yes, no, or not known yet; set and read by any thread.

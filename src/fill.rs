@@ -7,10 +7,12 @@
 //! taken before it began, so an invalidation that came meanwhile finds the entry dead on arrival.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::header::{
+    CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, SET_COOKIE,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -360,12 +362,25 @@ impl Proxy {
         }
     }
 
+    /// Says once that a response is shared with its Set-Cookie: right by HTTP, and seldom meant.
+    fn tell_of_cookies(&self, entry: &Entry) {
+        if entry.headers.contains_key(SET_COOKIE) && !self.core.cookies_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                path = %entry.path,
+                route = self.policy(entry.route).name,
+                "a response is shared with the cookies it sets, because it has explicit freshness (RFC 9111 section 7.3); \
+                 if they are meant for one client, write cookies = \"bypass\" in a [[route]] for this path"
+            );
+        }
+    }
+
     /// Keeps a complete entry: in memory at once, in Redis when everybody has been told.
     async fn keep(&self, order: &Order, lead: Lead, entry: Arc<Entry>, variants: Option<Arc<Variants>>) {
         let metrics = self.metrics(order);
         if self.core.log.standing(&entry.stamp) == Standing::Invalid {
             return metrics.not_stored(NotStored::Invalidated);
         }
+        self.tell_of_cookies(&entry);
         if self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone())) {
             metrics.stored(Tier::Memory);
         }

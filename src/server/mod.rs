@@ -130,6 +130,7 @@ impl Server {
             clock,
             config,
             upstream_answers: LastSeen::default(),
+            cookies_told: AtomicBool::new(false),
         });
         let follower = client.zip(link).map(|(client, link)| Follower {
             client,
