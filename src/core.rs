@@ -8,6 +8,7 @@ use crate::coalesce::Fills;
 use crate::config::Config;
 use crate::invalidation::log::InvalidationLog;
 use crate::metrics::Metrics;
+use crate::redis_tier::lease::Leases;
 use crate::route::Routes;
 use crate::store::Shared;
 use crate::store::memory::Memory;
@@ -28,6 +29,8 @@ pub struct Core {
     pub log: Arc<InvalidationLog>,
     /// The fills in flight.
     pub fills: Arc<Fills>,
+    /// Who of the fleet fetches a key.
+    pub leases: Option<Arc<Leases>>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The clock.

@@ -54,6 +54,8 @@ words! {
         Set => "set",
         /// Removing an entry.
         Remove => "remove",
+        /// Taking, renewing or giving back the right to fetch for the fleet.
+        Lease => "lease",
         /// Appending to the invalidation log.
         Append => "append",
         /// Reading the invalidation log.

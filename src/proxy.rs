@@ -18,7 +18,7 @@ use crate::admission::{self, Personal, Plan};
 use crate::body::{Body, RequestBody, Upload};
 use crate::clock::Timestamp;
 use crate::coalesce::{Origin, Progress, Ticket, outcome};
-use crate::config::{ClientControl, Inputs, RoutePolicy};
+use crate::config::{ClientControl, Coalesce, Inputs, RoutePolicy};
 use crate::control::CacheControl;
 use crate::core::Core;
 use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
@@ -219,15 +219,16 @@ impl Proxy {
             if ranged && !control.only_if_cached && (who.any() || matches!(seen, Seen::Pass)) {
                 return self.pass_range(ask, why).await;
             }
-            let order = self.order(ask, &sought, seen.stale());
+            let mut order = self.order(ask, &sought, seen.stale());
             let (lookup, primary) = (order.key.clone(), order.primary.clone());
             if control.only_if_cached {
                 return self.only_if_cached(ask, &sought, now).await;
             }
             let policy = self.policy(ask.route);
             // Who wants validation may not be answered by what another found in Redis.
-            let shares = policy.coalesce && !who.any() && !control.no_cache;
+            let shares = policy.coalesce != Coalesce::Off && !who.any() && !control.no_cache;
             let joins = shares && !matches!(seen, Seen::Pass) && attempt < ATTEMPTS;
+            order.fleet = joins && policy.coalesce == Coalesce::Fleet;
             let as_of = self.core.log.position();
             let ticket = if joins {
                 let tags = &order.tags.ids;
@@ -360,7 +361,8 @@ impl Proxy {
     fn refresh(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought<'_>, stale: Arc<Entry>) {
         let as_of = self.core.log.position();
         if let Some(lead) = self.core.fills.try_lead(&sought.key.as_str().into(), as_of) {
-            let order = self.order(ask, sought, Some((stale, Fallback::AnyError)));
+            let mut order = self.order(ask, sought, Some((stale, Fallback::AnyError)));
+            order.fleet = self.policy(ask.route).coalesce == Coalesce::Fleet;
             tokio::spawn(self.clone().fill(order, lead, None));
         }
     }
@@ -393,6 +395,7 @@ impl Proxy {
             who,
             stale,
             known: known.clone(),
+            fleet: false,
             origin: if policy.key.is_none() { ask.host.into() } else { Box::default() },
             control: control.clone(),
         }

@@ -76,8 +76,8 @@ pub struct RoutePolicy {
     pub max_object: u64,
     /// Whether responses are stored at all.
     pub cache: bool,
-    /// Whether requests for one key wait for one fetch.
-    pub coalesce: bool,
+    /// Who waits for one fetch of a key.
+    pub coalesce: Coalesce,
 }
 
 impl RoutePolicy {
@@ -116,7 +116,7 @@ impl RoutePolicy {
             coherence: Coherence::Bounded,
             max_object: DEFAULT_MAX_OBJECT,
             cache: true,
-            coalesce: true,
+            coalesce: Coalesce::Fleet,
         }
     }
 
@@ -274,6 +274,17 @@ pub enum ClientControl {
     Ignore,
 }
 
+/// Who waits for one fetch of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coalesce {
+    /// All instances that share a Redis.
+    Fleet,
+    /// The requests of one instance.
+    Instance,
+    /// Nobody: each request fetches for itself.
+    Off,
+}
+
 /// What holds while invalidations may be late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coherence {
@@ -294,6 +305,7 @@ macro_rules! words {
     };
 }
 words!(QueryRule { QueryRule::All => "all", QueryRule::Ignore => "ignore", QueryRule::Only(_) => "only", QueryRule::Except(_) => "except" });
+words!(Coalesce { Coalesce::Fleet => "fleet", Coalesce::Instance => "instance", Coalesce::Off => "off" });
 words!(ClientControl { ClientControl::Honour => "honour", ClientControl::Ignore => "ignore" });
 words!(CookieRule { CookieRule::Origin => "origin", CookieRule::Bypass => "bypass", CookieRule::Ignore => "ignore", CookieRule::Key(_) => "key" });
 words!(AuthorizationRule { AuthorizationRule::Bypass => "bypass", AuthorizationRule::Key => "key" });

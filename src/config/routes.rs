@@ -3,8 +3,8 @@
 use super::error::{Origin, Place, Problem, Report};
 use super::node::{Node, Value};
 use super::policy::{
-    AuthorizationRule, ClientControl, Coherence, DEFAULT_MAX_OBJECT, DEFAULT_ROUTE, Inputs, OriginRule, RoutePolicy,
-    Source,
+    AuthorizationRule, ClientControl, Coalesce, Coherence, DEFAULT_MAX_OBJECT, DEFAULT_ROUTE, Inputs, OriginRule,
+    RoutePolicy, Source,
 };
 use super::read::{Section, boolean, fraction, integer, lifetime, list, one_of, parsed, size_in};
 use super::route_values::{cookies, methods, path_pattern, query, route_name, template, ttl_by_status, vary_field};
@@ -136,7 +136,11 @@ fn read_response(s: &Section<'_, '_, '_>, policy: &mut RoutePolicy, memory: u64)
         &mut policy.coherence,
     );
     s.set("cache", boolean, &mut policy.cache);
-    s.set("coalesce", boolean, &mut policy.coalesce);
+    s.set(
+        "coalesce",
+        one_of(&[("fleet", Coalesce::Fleet), ("instance", Coalesce::Instance), ("off", Coalesce::Off)]),
+        &mut policy.coalesce,
+    );
     match s.read("max_object", size_in(1..=i64::MAX as u64)) {
         Some(bytes) => policy.max_object = bytes,
         None => policy.max_object = fitting(DEFAULT_MAX_OBJECT, memory),

@@ -234,7 +234,11 @@ impl Link {
         self.metrics.command(command, result, took);
     }
 
-    async fn run<T, F>(&self, command: Command, send: impl FnOnce(MultiplexedConnection) -> F) -> Result<T, Unavailable>
+    pub(super) async fn run<T, F>(
+        &self,
+        command: Command,
+        send: impl FnOnce(MultiplexedConnection) -> F,
+    ) -> Result<T, Unavailable>
     where
         T: FromRedisValue,
         F: Future<Output = Result<T, RedisError>>,

@@ -36,6 +36,7 @@ use crate::invalidation::log::InvalidationLog;
 use crate::metrics::{MalformedWhat, Metrics};
 use crate::proxy::Proxy;
 use crate::redis_tier::follow::Follower;
+use crate::redis_tier::lease::{Leases, Waker};
 use crate::redis_tier::link::{Link, Names};
 use crate::route::Routes;
 use crate::store::Shared;
@@ -119,6 +120,8 @@ impl Server {
             metrics.clone(),
         ));
         let largest = config.routes.iter().map(|r| r.max_object).max().unwrap_or(0);
+        let leased = client.clone().zip(link.clone());
+        let (leases, waker) = leased.map(|(c, l)| Leases::new(l, c, config.store.redis_timeout)).unzip();
         let core = Arc::new(Core {
             instance,
             routes,
@@ -126,6 +129,7 @@ impl Server {
             shared: link.clone().map(|link| Shared::new(link, log.clone(), metrics.clone())),
             log: log.clone(),
             fills: Fills::new(metrics.clone()),
+            leases,
             metrics: metrics.clone(),
             clock,
             config,
@@ -139,12 +143,13 @@ impl Server {
             heartbeat: core.config.invalidation.heartbeat,
             metrics,
         });
+        let background = Background { follower, waker };
 
         let state = watch::Sender::new(Phase::Serving);
         let control = {
             let (core, phase) = (core.clone(), state.subscribe());
             spawn_thread("asidecar-control", move |runtime| {
-                runtime.block_on(control(core, admin, admin_address, follower, phase));
+                runtime.block_on(control(core, admin, admin_address, background, phase));
             })?
         };
         let wanted = core.config.listen.workers;
@@ -220,6 +225,12 @@ fn redis_link(
     Ok((Some(client), Some(Arc::new(link))))
 }
 
+/// What runs beside the requests when there is a Redis.
+struct Background {
+    follower: Option<Follower>,
+    waker: Option<Waker>,
+}
+
 /// A new name for an instance, in the log and on the admin page.
 pub fn instance_name() -> String {
     use std::hash::{BuildHasher, RandomState};
@@ -256,11 +267,14 @@ async fn control(
     core: Arc<Core>,
     listener: StdListener,
     address: SocketAddr,
-    follower: Option<Follower>,
+    background: Background,
     mut phase: watch::Receiver<Phase>,
 ) {
     let log = core.log.clone();
-    if let Some(follower) = follower {
+    if let Some(waker) = background.waker {
+        tokio::spawn(waker.run());
+    }
+    if let Some(follower) = background.follower {
         tokio::spawn(follower.run());
     }
     match TcpListener::from_std(listener) {
