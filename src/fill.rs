@@ -26,6 +26,7 @@ use crate::config::RoutePolicy;
 use crate::control::CacheControl;
 use crate::entry::{Entry, Stored, Tags, Verdict, judge, stored_fields};
 use crate::freshness;
+use crate::interim::Sink;
 use crate::invalidation::log::Stamp;
 use crate::invalidation::position::Position;
 use crate::invalidation::table::Standing;
@@ -68,6 +69,8 @@ pub struct Order {
     pub past_redis: bool,
     /// The request's own directives.
     pub control: CacheControl,
+    /// Where interim responses go: to the request that leads, and nowhere in a background refresh.
+    pub interim: Option<Sink>,
 }
 
 /// What the request that leads a fill gets.
@@ -205,6 +208,7 @@ impl Proxy {
             headers,
             body: RequestBody::Empty,
             upload: None,
+            interim: order.interim.clone(),
         };
         self.fetch(order.route, out).await
     }

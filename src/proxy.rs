@@ -199,7 +199,7 @@ impl Proxy {
         }
         for attempt in 0.. {
             let why = seen.why(who);
-            let order = self.order(ask, &sought, seen.stale());
+            let mut order = self.order(ask, &sought, seen.stale());
             let (lookup, primary) = (order.key.clone(), order.primary.clone());
             if control.only_if_cached {
                 return self.only_if_cached(ask, &sought, now).await;
@@ -218,6 +218,7 @@ impl Proxy {
             };
             let done = match ticket {
                 Ticket::Lead(lead) => {
+                    order.interim = ask.from.sink(ask.version);
                     let (tell, told) = oneshot::channel();
                     tokio::spawn(self.clone().fill(order, lead, Some(tell)));
                     match told.await {
@@ -369,6 +370,7 @@ impl Proxy {
             stale,
             past_redis: control.no_cache || (policy.coherence == crate::config::Coherence::Strict && !trusted),
             control: control.clone(),
+            interim: None,
         }
     }
 
@@ -384,6 +386,7 @@ impl Proxy {
             headers: self.outgoing(ask, true),
             body: RequestBody::Empty,
             upload: None,
+            interim: ask.from.sink(ask.version),
         };
         match self.fetch(ask.route, out).await {
             Ok(response) => {
@@ -464,7 +467,8 @@ impl Proxy {
         if upload.is_none() {
             headers.remove(CONTENT_LENGTH);
         }
-        Outgoing { method: ask.method.clone(), target: ask.target.clone(), headers, body, upload }
+        let interim = ask.from.sink(ask.version);
+        Outgoing { method: ask.method.clone(), target: ask.target.clone(), headers, body, upload, interim }
     }
 
     fn body(&self, headers: &HeaderMap, body: Incoming) -> (RequestBody, Option<Upload>) {

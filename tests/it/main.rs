@@ -16,6 +16,7 @@ mod admin;
 mod caching;
 mod commands;
 mod dashboards;
+mod interim;
 mod invalidation;
 mod keys_and_routes;
 mod proxying;
