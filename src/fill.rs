@@ -28,6 +28,7 @@ use crate::config::RoutePolicy;
 use crate::control::CacheControl;
 use crate::entry::{Entry, Stored, Tags, Verdict, judge, stored_fields};
 use crate::freshness::{self, Fallback};
+use crate::interim::Sink;
 use crate::invalidation::log::Stamp;
 use crate::invalidation::position::{LogId, Position};
 use crate::invalidation::table::Standing;
@@ -83,6 +84,8 @@ pub struct Order {
     pub past_redis: bool,
     /// The request's own directives.
     pub control: CacheControl,
+    /// Where interim responses go: to the request that leads, and nowhere in a background refresh.
+    pub interim: Option<Sink>,
 }
 
 /// What the request that leads a fill gets.
@@ -285,6 +288,7 @@ impl Proxy {
             headers,
             body: RequestBody::Empty,
             upload: None,
+            interim: order.interim.clone(),
         };
         let Some((stale, _)) = &order.stale else { return self.fetch(order.route, ask(headers)).await };
         let mut conditional = headers.clone();

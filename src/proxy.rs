@@ -239,6 +239,7 @@ impl Proxy {
             };
             let done = match ticket {
                 Ticket::Lead(lead) => {
+                    order.interim = ask.from.sink(ask.version);
                     let (tell, told) = oneshot::channel();
                     tokio::spawn(self.clone().fill(order, lead, Some(tell)));
                     match told.await {
@@ -398,6 +399,7 @@ impl Proxy {
             fleet: false,
             origin: if policy.key.is_none() { ask.host.into() } else { Box::default() },
             control: control.clone(),
+            interim: None,
         }
     }
 
@@ -422,6 +424,7 @@ impl Proxy {
             headers: order.outgoing.clone(),
             body: RequestBody::Empty,
             upload: None,
+            interim: ask.from.sink(ask.version),
         };
         let response = match self.fetch(ask.route, out).await {
             Ok(response) => response,
@@ -447,6 +450,7 @@ impl Proxy {
             headers: self.outgoing(ask, false),
             body: RequestBody::Empty,
             upload: None,
+            interim: ask.from.sink(ask.version),
         };
         match self.fetch(ask.route, out).await {
             Ok(response) => {
@@ -555,7 +559,8 @@ impl Proxy {
         if upload.is_none() {
             headers.remove(CONTENT_LENGTH);
         }
-        Outgoing { method: ask.method.clone(), target: ask.target.clone(), headers, body, upload }
+        let interim = ask.from.sink(ask.version);
+        Outgoing { method: ask.method.clone(), target: ask.target.clone(), headers, body, upload, interim }
     }
 
     fn body(&self, headers: &HeaderMap, body: Incoming) -> (RequestBody, Option<Upload>) {

@@ -10,12 +10,13 @@ pub mod guard;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -32,6 +33,7 @@ use crate::config::Config;
 use crate::core::{Core, LastSeen};
 use crate::forward::Peer;
 use crate::freshness::LONGEST_LIFE;
+use crate::interim::{Outlet, Sink};
 use crate::invalidation::log::InvalidationLog;
 use crate::metrics::{MalformedWhat, Metrics};
 use crate::proxy::Proxy;
@@ -367,8 +369,17 @@ pub struct Connection {
     pub peer: Peer,
     /// Set when its framing is in doubt (see [`guard`]).
     pub ambiguous: Arc<AtomicBool>,
+    /// Where interim responses for it wait; `None` with HTTP/2, where the library can send none.
+    pub outlet: Option<Arc<Outlet>>,
     /// Held as long as anything goes on for it.
     pub lease: Arc<Lease>,
+}
+
+impl Connection {
+    /// Where interim responses to its request of that version go; `None` when it can be sent none.
+    pub fn sink(&self, version: Version) -> Option<Sink> {
+        self.outlet.as_ref()?.sink(version)
+    }
 }
 
 async fn connection(
@@ -429,7 +440,9 @@ async fn serve_http1(
 ) {
     let listen = &proxy.core.config.listen;
     let (stream, ambiguous) = Guarded::new(stream, listen.header_timeout, proxy.upstream.settings().idle_timeout);
-    let from = Arc::new(Connection { peer, ambiguous, lease });
+    let outlet = Outlet::new(proxy.core.clock.clone());
+    let stream = stream.with_outlet(outlet.clone());
+    let from = Arc::new(Connection { peer, ambiguous, outlet: Some(outlet), lease });
     let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, from.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -453,7 +466,7 @@ async fn serve_http2(
     mut phase: watch::Receiver<Phase>,
 ) {
     let listen = &proxy.core.config.listen;
-    let from = Arc::new(Connection { peer, ambiguous: Arc::default(), lease });
+    let from = Arc::new(Connection { peer, ambiguous: Arc::default(), outlet: None, lease });
     let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, from.clone()));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -475,7 +488,11 @@ async fn answer(
     request: Request<Incoming>,
     from: Arc<Connection>,
 ) -> Result<http::Response<crate::body::Body>, std::convert::Infallible> {
-    Ok(proxy.handle(request, &from).await)
+    let answer = pin!(proxy.handle(request, &from));
+    Ok(match &from.outlet {
+        Some(outlet) => outlet.last(answer).await,
+        None => answer.await,
+    })
 }
 
 fn told(proxy: &Proxy, done: hyper::Result<()>) {

@@ -17,6 +17,7 @@ mod caching;
 mod commands;
 mod dashboards;
 mod fleet;
+mod interim;
 mod invalidation;
 mod keys_and_routes;
 mod proxying;
