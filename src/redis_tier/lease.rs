@@ -238,10 +238,13 @@ async fn give_back(leases: &Leases, name: &str, channel: &str, token: &str, ende
         leases.link.run(Command::Lease, |mut c| async move { call.invoke_async(&mut c).await }).await;
 }
 
+/// By channel, who waits there, each with a number of his own.
+type Waiters = HashMap<String, Vec<(u64, oneshot::Sender<Ended>)>>;
+
 /// Who waits for fills of other instances.
 struct Wakes {
     ask: mpsc::Sender<Ask>,
-    waiting: Mutex<HashMap<String, Vec<(u64, oneshot::Sender<Ended>)>>>,
+    waiting: Mutex<Waiters>,
     numbered: AtomicU64,
 }
 
@@ -278,7 +281,7 @@ impl Wakes {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<(u64, oneshot::Sender<Ended>)>>> {
+    fn lock(&self) -> MutexGuard<'_, Waiters> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
