@@ -21,7 +21,7 @@ use tokio::time::timeout_at;
 
 use crate::admission::{self, Personal};
 use crate::body::{Fetched, RequestBody};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, millis};
 use crate::coalesce::{Lead, Origin, Progress, Streaming};
 use crate::conditional;
 use crate::config::RoutePolicy;
@@ -78,6 +78,8 @@ pub struct Order {
     pub known: Option<Arc<Variants>>,
     /// Whether one instance fetches for all of them.
     pub fleet: bool,
+    /// What is stored is fresh still and to be refreshed: only something newer will do.
+    pub newer_than: Option<Timestamp>,
     /// The origin that cache groups are of; empty where the route's keys are for all hosts.
     pub origin: Box<str>,
     /// Whether Redis is not to be asked: what it has is not trusted, or there is something to validate already.
@@ -225,7 +227,11 @@ impl Proxy {
         if let Some((stale, _)) = &order.stale {
             self.forget(&stale.key).await;
         }
-        let until = now.plus(if reason == NotStored::TooLarge { PASS_LARGE_FOR } else { PASS_FOR });
+        let until = now.plus(match reason {
+            NotStored::TooLarge => PASS_LARGE_FOR,
+            NotStored::Settling => self.policy(order.route).settle,
+            _ => PASS_FOR,
+        });
         self.core.memory.put(order.key.clone(), Stored::Pass { until });
     }
 
@@ -259,6 +265,7 @@ impl Proxy {
         let standing = self.core.log.standing(&entry.stamp);
         let trusted = self.core.log.trusted(now);
         match judge(&entry, self.policy(order.route), order.who, &order.control, standing, trusted, now) {
+            Verdict::Fresh { .. } if order.newer_than.is_some_and(|known| entry.birth <= known) => None,
             Verdict::Fresh { .. } | Verdict::Accepted { .. } => {
                 self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone()));
                 Some(entry)
@@ -365,6 +372,10 @@ impl Proxy {
         };
         if variants.is_some() {
             tags.ids.push(TagId::of(TagKind::Key, key.as_bytes()));
+        }
+        let settled = Timestamp(requested.0.saturating_sub(millis(policy.settle)));
+        if !policy.settle.is_zero() && !self.core.log.quiet(settled, &tags.ids) {
+            return Err(NotStored::Settling);
         }
         let head = Entry {
             key,
@@ -642,7 +653,7 @@ fn shell(of: &Entry) -> Entry {
 }
 
 /// A number in [0, 1) for the jitter, different for each key and time.
-fn roll(key: &str, at: Timestamp) -> f64 {
+pub fn roll(key: &str, at: Timestamp) -> f64 {
     use std::hash::{BuildHasher, Hasher};
     let mut h = foldhash::fast::FixedState::default().build_hasher();
     h.write(key.as_bytes());

@@ -22,9 +22,9 @@ use crate::config::{ClientControl, Coalesce, Inputs, RoutePolicy};
 use crate::control::CacheControl;
 use crate::core::Core;
 use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
-use crate::fill::{Answer, Order};
+use crate::fill::{Answer, Order, roll};
 use crate::forward;
-use crate::freshness::Fallback;
+use crate::freshness::{self, Fallback};
 use crate::invalidation::Source;
 use crate::invalidation::log::Logged;
 use crate::invalidation::table::Standing;
@@ -44,6 +44,9 @@ use crate::write::{self, Fact, Written};
 
 /// So often a request looks again when what it waited for turned out not to be for it, before it goes alone.
 const ATTEMPTS: usize = 3;
+
+/// The roll that lets an early refresh reach furthest.
+const LUCKIEST: f64 = 1.0 - f64::EPSILON;
 
 /// One worker's proxy: what is shared, and its own way upstream.
 pub struct Proxy {
@@ -139,7 +142,17 @@ impl Proxy {
         let base = key::build(self.policy(ask.route), &keyed(ask), &mut key);
         let (seen, known) = self.look_in_memory(ask, who, control, &mut key, now);
         if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
-            entry.hits.fetch_add(1, Ordering::Relaxed);
+            let hits = entry.hits.fetch_add(1, Ordering::Relaxed);
+            let eagerness = self.policy(ask.route).early_refresh;
+            let early = |roll| freshness::refreshes_early(*left, entry.cost, eagerness, roll);
+            // Sure to be too early for most hits: no roll is made for them.
+            if early(LUCKIEST) && !who.any() && early(roll(&entry.key, now.plus(Duration::from_millis(hits.into())))) {
+                self.refresh(
+                    ask,
+                    &Sought { who, control, key: key.clone(), base, known: known.clone() },
+                    entry.clone(),
+                );
+            }
             let left = i64::try_from(*left).unwrap_or(i64::MAX);
             let response = respond::from_entry(asked(ask, false), entry, Served::Hit(left, Tier::Memory), now);
             return Done { response, outcome: Outcome::HitMemory };
@@ -364,6 +377,7 @@ impl Proxy {
         if let Some(lead) = self.core.fills.try_lead(&sought.key.as_str().into(), as_of) {
             let mut order = self.order(ask, sought, Some((stale, Fallback::AnyError)));
             order.fleet = self.policy(ask.route).coalesce == Coalesce::Fleet;
+            order.newer_than = order.stale.as_ref().map(|(known, _)| known.birth);
             tokio::spawn(self.clone().fill(order, lead, None));
         }
     }
@@ -397,6 +411,7 @@ impl Proxy {
             stale,
             known: known.clone(),
             fleet: false,
+            newer_than: None,
             origin: if policy.key.is_none() { ask.host.into() } else { Box::default() },
             control: control.clone(),
             interim: None,

@@ -100,6 +100,8 @@ words! {
         Invalidated => "invalidated",
         /// It says must-understand and has a status that this cache does not know (RFC 9111 section 5.2.2.3).
         NotUnderstood => "must_understand",
+        /// What it holds was invalidated a moment ago, and the route waits for upstream's replicas (`settle`).
+        Settling => "settling",
         /// It answers a method whose responses are not stored.
         Method => "method",
         /// It announces trailers, which are passed on and not kept.

@@ -62,6 +62,11 @@ pub struct RoutePolicy {
     pub stale_if_error: Option<Duration>,
     /// How long a stale response may be served while upstream can't be reached (RFC 9111 section 4.2.4).
     pub stale_if_unreachable: Duration,
+    /// How eagerly fresh responses are refreshed before their end ([`crate::freshness::refreshes_early`]); 0: never.
+    pub early_refresh: f64,
+    /// How long after an invalidation nothing that it named is stored: an upstream may answer reads from replicas
+    /// that lag behind its writes.
+    pub settle: Duration,
     /// Whether the directives of requests are heard.
     pub client_cache_control: ClientControl,
     /// How many variants of one key are kept, at most.
@@ -109,6 +114,8 @@ impl RoutePolicy {
             stale_while_revalidate: None,
             stale_if_error: None,
             stale_if_unreachable: DEFAULT_STALE_IF_UNREACHABLE,
+            early_refresh: 1.0,
+            settle: Duration::ZERO,
             client_cache_control: ClientControl::Honour,
             max_variants: DEFAULT_MAX_VARIANTS,
             tags: Vec::new(),

@@ -6,7 +6,7 @@ use super::policy::{
     AuthorizationRule, ClientControl, Coalesce, Coherence, DEFAULT_MAX_OBJECT, DEFAULT_ROUTE, Inputs, OriginRule,
     RoutePolicy, Source,
 };
-use super::read::{Section, boolean, fraction, integer, lifetime, list, one_of, parsed, size_in};
+use super::read::{Section, boolean, eagerness, fraction, integer, lifetime, list, one_of, parsed, size_in};
 use super::route_values::{cookies, methods, path_pattern, query, route_name, template, ttl_by_status, vary_field};
 use super::schema;
 use super::units::show_size;
@@ -124,6 +124,8 @@ fn read_response(s: &Section<'_, '_, '_>, policy: &mut RoutePolicy, memory: u64)
     policy.stale_while_revalidate = s.read("stale_while_revalidate", lifetime);
     policy.stale_if_error = s.read("stale_if_error", lifetime);
     s.set("stale_if_unreachable", lifetime, &mut policy.stale_if_unreachable);
+    s.set("early_refresh", eagerness, &mut policy.early_refresh);
+    s.set("settle", lifetime, &mut policy.settle);
     s.set(
         "client_cache_control",
         one_of(&[("honour", ClientControl::Honour), ("ignore", ClientControl::Ignore)]),

@@ -58,6 +58,8 @@ pub(super) const ROUTE: &[&str] = &[
     "stale_while_revalidate",
     "stale_if_error",
     "stale_if_unreachable",
+    "early_refresh",
+    "settle",
     "client_cache_control",
     "max_variants",
     "tags",

@@ -133,6 +133,11 @@ impl InvalidationLog {
         self.read().only(own, after, tags.iter().copied())
     }
 
+    /// Whether nothing has named any of these tags at `since` or later.
+    pub fn quiet(&self, since: Timestamp, tags: &[TagId]) -> bool {
+        self.read().quiet(since, tags.iter().copied())
+    }
+
     /// Whether this instance is sure to know of all invalidations that are older than `max_lag`. Without Redis
     /// it always is.
     pub fn trusted(&self, now: Timestamp) -> bool {

@@ -77,6 +77,8 @@ pub struct Table {
     marks: HashMap<TagId, Mark, foldhash::fast::FixedState>,
     horizon: Position,
     soft_horizon: Position,
+    /// When everything was invalidated last.
+    all_at: Timestamp,
     last: LogId,
     local: u64,
     /// Entries applied ahead of the chain: predecessor → id.
@@ -92,6 +94,7 @@ impl Table {
             marks: HashMap::default(),
             horizon: Position::default(),
             soft_horizon: Position::default(),
+            all_at: Timestamp(0),
             last: LogId::ZERO,
             local: 0,
             ahead: BTreeMap::new(),
@@ -153,6 +156,11 @@ impl Table {
             && self.horizon <= after
             && self.soft_horizon <= after
             && tags.into_iter().all(|tag| self.marks.get(&tag).is_none_or(untouched))
+    }
+
+    /// Whether nothing has named any of these tags, nor everything been invalidated, at `since` or later.
+    pub fn quiet(&self, since: Timestamp, tags: impl IntoIterator<Item = TagId>) -> bool {
+        self.all_at < since && tags.into_iter().all(|tag| self.marks.get(&tag).is_none_or(|mark| mark.at < since))
     }
 
     /// Applies an entry of the log. `previous` is the id of the entry before it, as its appender recorded it.
@@ -242,6 +250,7 @@ impl Table {
 
     fn mark(&mut self, at: Position, what: &Invalidation, now: Timestamp) {
         if what.all {
+            self.all_at = self.all_at.max(now);
             if what.soft {
                 self.soft_horizon = self.soft_horizon.max(at);
             } else {
@@ -332,6 +341,16 @@ mod tests {
         assert_eq!(t.standing(as_of, tags(&["a"])), Standing::Valid);
         t.local(&tag("a"), NOW);
         assert_eq!(t.standing(as_of, tags(&["a"])), Standing::Invalid);
+    }
+
+    #[test]
+    fn what_was_named_lately_is_known() {
+        let mut t = following(5);
+        assert!(t.quiet(Timestamp(1), tags(&["a"])));
+        t.entry(id(6), id(5), &tag("a"), Timestamp(100));
+        assert!(!t.quiet(Timestamp(100), tags(&["b", "a"])) && t.quiet(Timestamp(101), tags(&["a"])));
+        t.entry(id(7), id(6), &Invalidation::all(), Timestamp(200));
+        assert!(!t.quiet(Timestamp(200), tags(&["b"])) && t.quiet(Timestamp(201), tags(&["b"])));
     }
 
     #[test]

@@ -232,3 +232,52 @@ async fn a_stale_entry_is_refreshed_once_for_the_whole_fleet() {
     }
     assert_eq!(origin.calls(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_popular_is_refreshed_once_for_the_fleet_before_it_ends_for_anybody() {
+    let redis = Redis::start().await;
+    let gate = Gate::closed();
+    let origin = held(&gate, "max-age=60").await;
+    let fleet = fleet(2, &origin, &redis, "early_refresh = 10").await;
+    // A fetch that took a while: what it costs is how long before its end it is worth a refresh.
+    let first = reading(&fleet[0], "/a");
+    gate.wait_for(1).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    gate.open(1);
+    first.await.unwrap();
+    eventually("shared", || async { redis.ask::<i64>(&["EXISTS", "asidecar:a"]).await == 1 }).await;
+    assert_eq!(fleet[1].get("/a").await.body, "call 1");
+    for proxy in &fleet {
+        proxy.clock.advance(Duration::from_millis(59_500));
+    }
+    eventually("a hit begins the refresh", || async {
+        let answer = fleet[1].get("/a").await;
+        assert!(answer.cache_status().contains("hit"), "nobody waits: {}", answer.cache_status());
+        gate.came() == 2
+    })
+    .await;
+    for _ in 0..50 {
+        assert_eq!(fleet[0].get("/a").await.body, "call 1", "still fresh");
+    }
+    gate.open(10);
+    for proxy in &fleet {
+        eventually("newer everywhere", || async { proxy.get("/a").await.body == "call 2" }).await;
+    }
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn within_settle_after_an_invalidation_nothing_that_it_named_is_stored() {
+    let origin = Origin::counting("max-age=60").await;
+    let proxy = Instance::start(&origin, "[[route]]\nname = \"all\"\nsettle = \"500ms\"\n");
+    proxy.fill("/a").await;
+    proxy.send(http::Method::PUT, "/a", &[], "").await;
+    let unsettled = proxy.get("/a").await;
+    assert!(unsettled.cache_status().contains("detail=settling"), "{}", unsettled.cache_status());
+    assert!(!proxy.get("/a").await.is_hit("memory"));
+    proxy.clock.advance(Duration::from_millis(600));
+    proxy.fill("/a").await;
+    assert!(proxy.get("/a").await.is_hit("memory"));
+    proxy.purge(r#"{"all":true}"#).await;
+    assert!(proxy.get("/a").await.cache_status().contains("detail=settling"), "everything was named");
+}
