@@ -18,7 +18,7 @@ use asidecar::respond::{self, Asked, Served};
 use asidecar::store::memory::Memory;
 use asidecar::store::record;
 use asidecar::template::Template;
-use asidecar::words::Tier;
+use asidecar::words::HitFrom;
 use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::BytesCount;
@@ -88,7 +88,7 @@ fn memory_hit(bencher: Bencher<'_, '_>, size: usize) {
         let standing = log.standing(&entry.stamp);
         let verdict = judge(&entry, &policy, Personal::default(), &request, standing, true, NOW);
         black_box(verdict);
-        Some(respond::from_entry(asked, &entry, Served::Hit(3_600_000, Tier::Memory), NOW))
+        Some(respond::from_entry(asked, &entry, Served::Hit(3_600_000, HitFrom::Memory), NOW))
     });
 }
 

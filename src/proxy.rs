@@ -39,7 +39,7 @@ use crate::store::Shared;
 use crate::tunnel::{self, Ends};
 use crate::upstream::{Outgoing, Upstream};
 use crate::vary::Variants;
-use crate::words::{Bypass, Forward, NotStored, Outcome, Tier};
+use crate::words::{Bypass, Forward, HitFrom, NotStored, Outcome};
 use crate::write::{self, Fact, Written};
 
 /// So often a request looks again when what it waited for turned out not to be for it, before it goes alone.
@@ -154,7 +154,8 @@ impl Proxy {
                 );
             }
             let left = i64::try_from(*left).unwrap_or(i64::MAX);
-            let response = respond::from_entry(asked(ask, false), entry, Served::Hit(left, Tier::Memory), now);
+            let served = Served::Hit(left, self.from_memory(ask.route, now));
+            let response = respond::from_entry(asked(ask, false), entry, served, now);
             return Done { response, outcome: Outcome::HitMemory };
         }
         Box::pin(self.miss(ask, Sought { who, control, key, base, known }, seen, now)).await
@@ -198,6 +199,21 @@ impl Proxy {
         (seen, known)
     }
 
+    /// What a hit in memory says of itself. While Redis is silent a bounded route is served all the same, and that is
+    /// said and counted.
+    fn from_memory(&self, route: usize, now: Timestamp) -> HitFrom {
+        if self.core.log.trusted(now) {
+            return HitFrom::Memory;
+        }
+        self.core.metrics.routes[route].untrusted.inc();
+        HitFrom::MemoryUntrusted
+    }
+
+    /// Served from memory although stale for so many milliseconds.
+    fn stale_hit(&self, route: usize, by: u64, now: Timestamp) -> Served {
+        Served::Hit(-i64::try_from(by).unwrap_or(i64::MAX) - 1, self.from_memory(route, now))
+    }
+
     /// `memory_ttl_max`: how long memory may go without asking Redis.
     fn must_ask_redis_again(&self, entry: &Entry, now: Timestamp) -> bool {
         let limit = self.core.config.store.memory_ttl_max;
@@ -210,7 +226,7 @@ impl Proxy {
         let Sought { who, control, .. } = sought;
         if let Seen::Entry(entry, Verdict::Accepted { by }) = &seen {
             return Done {
-                response: respond::from_entry(asked(ask, false), entry, stale_hit(*by), now),
+                response: respond::from_entry(asked(ask, false), entry, self.stale_hit(ask.route, *by, now), now),
                 outcome: Outcome::Stale,
             };
         }
@@ -218,7 +234,7 @@ impl Proxy {
             self.count_bypass(ask, who.reason());
         }
         if let Seen::Entry(entry, Verdict::WhileRevalidate { by }) = &seen {
-            let response = respond::from_entry(asked(ask, false), entry, stale_hit(*by), now);
+            let response = respond::from_entry(asked(ask, false), entry, self.stale_hit(ask.route, *by, now), now);
             self.refresh(ask, &sought, entry.clone());
             return Done { response, outcome: Outcome::Stale };
         }
@@ -282,7 +298,8 @@ impl Proxy {
             (seen, sought.known) = self.look_in_memory(ask, who, control, &mut sought.key, now);
             if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
                 let left = i64::try_from(*left).unwrap_or(i64::MAX);
-                let response = respond::from_entry(asked(ask, true), entry, Served::Hit(left, Tier::Memory), now);
+                let served = Served::Hit(left, self.from_memory(ask.route, now));
+                let response = respond::from_entry(asked(ask, true), entry, served, now);
                 return Done { response, outcome: Outcome::HitMemory };
             }
         }
@@ -351,7 +368,7 @@ impl Proxy {
                 let age = i64::try_from(now.since(entry.birth)).unwrap_or(i64::MAX);
                 let left = i64::try_from(entry.lifetime.fresh).unwrap_or(i64::MAX) - age;
                 let outcome = if left > 0 { Outcome::HitRedis } else { Outcome::Stale };
-                (Served::Hit(left, Tier::Redis), outcome)
+                (Served::Hit(left, HitFrom::Redis), outcome)
             }
             Origin::Revalidated if collapsed => (Served::Forwarded(why, Confirmed::Renewed), Outcome::Coalesced),
             Origin::Revalidated => (Served::Forwarded(why, Confirmed::Renewed), Outcome::Revalidated),
@@ -708,11 +725,6 @@ fn keyed<'r>(ask: &Ask<'r>) -> Keyed<'r> {
         params: ask.params,
         https: forward::spoke_https(ask.headers, &ask.from.peer),
     }
-}
-
-/// Served from memory although stale for so many milliseconds.
-fn stale_hit(by: u64) -> Served {
-    Served::Hit(-i64::try_from(by).unwrap_or(i64::MAX) - 1, Tier::Memory)
 }
 
 /// The target with no more of the query than the key holds.

@@ -120,6 +120,18 @@ words! {
 }
 
 words! {
+    /// From where a stored response answers, and how sure it is: the detail of a hit.
+    HitFrom {
+        /// From memory.
+        Memory => "memory",
+        /// From memory, while Redis is silent: an invalidation may be missing (a bounded route).
+        MemoryUntrusted => "memory_untrusted",
+        /// From Redis.
+        Redis => "redis",
+    }
+}
+
+words! {
     /// Why a stored response did not answer: the `fwd` parameter of Cache-Status (RFC 9211 section 2.2).
     Forward {
         /// The cache was configured not to handle this request.

@@ -614,3 +614,20 @@ async fn under_load_nobody_reads_less_than_what_was_acknowledged_before_through_
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounded_route_is_served_while_redis_is_silent_and_says_so() {
+    let mut redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let proxy = instance(&origin, &redis).await;
+    proxy.fill("/users/1").await;
+    assert_eq!(proxy.get("/users/1").await.cache_status(), "asidecar; hit; ttl=599; detail=memory");
+    redis.kill();
+    proxy.redis_is_down().await;
+    proxy.clock.advance(Duration::from_secs(2));
+    assert_eq!(proxy.get("/users/1").await.cache_status(), "asidecar; hit; ttl=597; detail=memory_untrusted");
+    assert_eq!(proxy.metric("untrusted_hits_total{route=\"user\"}").await, 1.0);
+    redis.restart().await;
+    proxy.redis_is_up().await;
+    eventually("sure again", || async { proxy.fill("/users/1").await.cache_status().ends_with("detail=memory") }).await;
+}
