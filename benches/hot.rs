@@ -132,14 +132,14 @@ fn log_check_in_full(bencher: Bencher<'_, '_>) {
 fn record_encode(bencher: Bencher<'_, '_>, size: usize) {
     let Some((_, log)) = parts() else { return };
     let entry = entry(&log, 1, size);
-    bencher.counter(BytesCount::new(size)).bench_local(|| record::encode(black_box(&entry)));
+    bencher.counter(BytesCount::new(size)).bench_local(|| record::encode(black_box(&entry), false));
 }
 
 #[divan::bench(args = SIZES)]
 fn record_decode(bencher: Bencher<'_, '_>, size: usize) {
     let Some((_, log)) = parts() else { return };
     let entry = entry(&log, 1, size);
-    let bytes = record::encode(&entry);
+    let bytes = record::encode(&entry, false);
     bencher
         .counter(BytesCount::new(size))
         .with_inputs(|| bytes.clone())

@@ -33,7 +33,7 @@ const UPSTREAM: &[&str] = &[
 const SECTIONS: [(&str, &str, &[&str]); 6] = [
     ("listen", "[listen]", LISTEN),
     ("upstream", "[upstream]", UPSTREAM),
-    ("store", "[store]", &["memory", "memory_ttl_max", "redis", "namespace", "redis_timeout"]),
+    ("store", "[store]", &["memory", "memory_ttl_max", "redis", "namespace", "redis_timeout", "compress"]),
     ("invalidation", "[invalidation]", &["channel", "max_lag", "heartbeat", "table_size", "retain"]),
     ("admin", "[admin]", &["token", "allow_hosts"]),
     ("log", "[log]", &["level", "format", "access"]),

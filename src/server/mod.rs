@@ -128,7 +128,7 @@ impl Server {
             instance,
             routes,
             memory: Memory::new(config.store.memory, largest, metrics.clone()),
-            shared: link.clone().map(|link| Shared::new(link, log.clone(), metrics.clone())),
+            shared: link.clone().map(|link| Shared::new(link, log.clone(), metrics.clone(), config.store.compress)),
             log: log.clone(),
             fills: Fills::new(metrics.clone()),
             leases,
