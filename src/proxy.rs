@@ -154,7 +154,7 @@ impl Proxy {
                 );
             }
             let left = i64::try_from(*left).unwrap_or(i64::MAX);
-            let served = Served::Hit(left, self.from_memory(ask.route, now));
+            let served = Served::Hit(left, self.memory_hit(ask.route, now));
             let response = respond::from_entry(asked(ask, false), entry, served, now);
             return Done { response, outcome: Outcome::HitMemory };
         }
@@ -201,7 +201,7 @@ impl Proxy {
 
     /// What a hit in memory says of itself. While Redis is silent a bounded route is served all the same, and that is
     /// said and counted.
-    fn from_memory(&self, route: usize, now: Timestamp) -> HitFrom {
+    fn memory_hit(&self, route: usize, now: Timestamp) -> HitFrom {
         if self.core.log.trusted(now) {
             return HitFrom::Memory;
         }
@@ -211,7 +211,7 @@ impl Proxy {
 
     /// Served from memory although stale for so many milliseconds.
     fn stale_hit(&self, route: usize, by: u64, now: Timestamp) -> Served {
-        Served::Hit(-i64::try_from(by).unwrap_or(i64::MAX) - 1, self.from_memory(route, now))
+        Served::Hit(-i64::try_from(by).unwrap_or(i64::MAX) - 1, self.memory_hit(route, now))
     }
 
     /// `memory_ttl_max`: how long memory may go without asking Redis.
@@ -298,7 +298,7 @@ impl Proxy {
             (seen, sought.known) = self.look_in_memory(ask, who, control, &mut sought.key, now);
             if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
                 let left = i64::try_from(*left).unwrap_or(i64::MAX);
-                let served = Served::Hit(left, self.from_memory(ask.route, now));
+                let served = Served::Hit(left, self.memory_hit(ask.route, now));
                 let response = respond::from_entry(asked(ask, true), entry, served, now);
                 return Done { response, outcome: Outcome::HitMemory };
             }
