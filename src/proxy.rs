@@ -25,9 +25,9 @@ use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
 use crate::fill::{Answer, Order, roll};
 use crate::forward;
 use crate::freshness::{self, Fallback};
-use crate::invalidation::Source;
 use crate::invalidation::log::Logged;
 use crate::invalidation::table::Standing;
+use crate::invalidation::{Invalidation, Source};
 use crate::key::{self, Keyed};
 use crate::metrics::MalformedWhat;
 use crate::problem::Problem;
@@ -44,6 +44,10 @@ use crate::write::{self, Fact, Written};
 
 /// So often a request looks again when what it waited for turned out not to be for it, before it goes alone.
 const ATTEMPTS: usize = 3;
+
+/// How much longer than it should take an announced write may take before it is taken for made: its body may come
+/// slowly.
+const AMPLE: Duration = Duration::from_secs(60);
 
 /// The roll that lets an early refresh reach furthest.
 const LUCKIEST: f64 = 1.0 - f64::EPSILON;
@@ -516,15 +520,25 @@ impl Proxy {
         let unfinished = ask.from.lease.unfinished();
         let task = tokio::spawn(async move {
             let _until_it_is_done = unfinished;
-            let (before, requested) = (proxy.core.log.position(), proxy.core.clock.now());
+            let log = &proxy.core.log;
+            let announced = match write::invalidates(&written, &Fact::Unknown) {
+                Some(what) => log.announce(what, proxy.core.clock.now().plus(proxy.patience() + AMPLE)).await,
+                None => None,
+            };
+            let (before, requested) = (log.position(), proxy.core.clock.now());
             let outcome = proxy.fetch(route, out).await;
             let fact = match &outcome {
                 Ok(response) => Fact::Answered(response.status(), response.headers()),
                 Err(problem) => Fact::Failed(*problem),
             };
-            let logged = match write::invalidates(&written, &fact) {
-                Some(what) => Some(proxy.core.log.invalidate(what, Source::Write).await),
-                None => None,
+            let changed = write::invalidates(&written, &fact);
+            let what = Invalidation { done: announced, ..changed.clone().unwrap_or_default() };
+            let logged = match (changed, announced) {
+                (None, None) => None,
+                (changed, _) => {
+                    let logged = log.invalidate(what, Source::Write).await;
+                    changed.map(|_| logged)
+                }
             };
             match (outcome, order, logged) {
                 (Ok(response), Some(order), Some(Logged::At(own))) => {
