@@ -18,7 +18,7 @@ use asidecar::respond::{self, Asked, Served};
 use asidecar::store::memory::Memory;
 use asidecar::store::record;
 use asidecar::template::Template;
-use asidecar::words::Tier;
+use asidecar::words::HitFrom;
 use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::BytesCount;
@@ -88,7 +88,7 @@ fn memory_hit(bencher: Bencher<'_, '_>, size: usize) {
         let standing = log.standing(&entry.stamp);
         let verdict = judge(&entry, &policy, Personal::default(), &request, standing, true, NOW);
         black_box(verdict);
-        Some(respond::from_entry(asked, &entry, Served::Hit(3_600_000, Tier::Memory), NOW))
+        Some(respond::from_entry(asked, &entry, Served::Hit(3_600_000, HitFrom::Memory), NOW))
     });
 }
 
@@ -132,14 +132,14 @@ fn log_check_in_full(bencher: Bencher<'_, '_>) {
 fn record_encode(bencher: Bencher<'_, '_>, size: usize) {
     let Some((_, log)) = parts() else { return };
     let entry = entry(&log, 1, size);
-    bencher.counter(BytesCount::new(size)).bench_local(|| record::encode(black_box(&entry)));
+    bencher.counter(BytesCount::new(size)).bench_local(|| record::encode(black_box(&entry), false));
 }
 
 #[divan::bench(args = SIZES)]
 fn record_decode(bencher: Bencher<'_, '_>, size: usize) {
     let Some((_, log)) = parts() else { return };
     let entry = entry(&log, 1, size);
-    let bytes = record::encode(&entry);
+    let bytes = record::encode(&entry, false);
     bencher
         .counter(BytesCount::new(size))
         .with_inputs(|| bytes.clone())

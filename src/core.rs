@@ -1,13 +1,14 @@
 //! What all threads of an instance share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::clock::Clock;
 use crate::coalesce::Fills;
 use crate::config::Config;
 use crate::invalidation::log::InvalidationLog;
 use crate::metrics::Metrics;
+use crate::redis_tier::lease::Leases;
 use crate::redis_tier::link::Link;
 use crate::route::Routes;
 use crate::store::Shared;
@@ -31,12 +32,16 @@ pub struct Core {
     pub log: Arc<InvalidationLog>,
     /// The fills in flight.
     pub fills: Arc<Fills>,
+    /// Who of the fleet fetches a key.
+    pub leases: Option<Arc<Leases>>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     /// The clock.
     pub clock: Clock,
     /// Whether the last request sent upstream was answered; empty before the first.
     pub upstream_answers: LastSeen,
+    /// Whether it was said that a response was stored with the cookies it sets.
+    pub cookies_told: AtomicBool,
 }
 
 /// Yes, no, or not known yet; set and read by any thread.

@@ -7,10 +7,12 @@
 //! taken before it began, so an invalidation that came meanwhile finds the entry dead on arrival.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
+use http::header::{
+    CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, SET_COOKIE,
+};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -19,13 +21,14 @@ use tokio::time::timeout_at;
 
 use crate::admission::{self, Personal};
 use crate::body::{Fetched, RequestBody};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, millis};
 use crate::coalesce::{Lead, Origin, Progress, Streaming};
 use crate::conditional;
 use crate::config::RoutePolicy;
 use crate::control::CacheControl;
 use crate::entry::{Entry, Stored, Tags, Verdict, judge, stored_fields};
 use crate::freshness::{self, Fallback};
+use crate::interim::Sink;
 use crate::invalidation::log::Stamp;
 use crate::invalidation::position::{LogId, Position};
 use crate::invalidation::table::Standing;
@@ -33,6 +36,7 @@ use crate::invalidation::{TagId, TagKind};
 use crate::metrics::{Eviction, StatusClass};
 use crate::problem::Problem;
 use crate::proxy::Proxy;
+use crate::redis_tier::lease::{Ended, Lease, Turn};
 use crate::respond;
 use crate::spool::{self, Reader, Writer};
 use crate::store::CONFIRMABLE_FOR;
@@ -41,6 +45,8 @@ use crate::vary::Variants;
 use crate::words::{NotStored, Tier};
 use crate::write::{self, Written};
 
+/// So often a fill waits for another instance's before it fetches for itself.
+const TURNS: usize = 3;
 /// How long requests for a key whose last response was not storable do not wait for each other.
 const PASS_FOR: Duration = Duration::from_secs(5);
 /// The same for one that was too large: it will not shrink soon, and finding out again costs most.
@@ -70,12 +76,18 @@ pub struct Order {
     pub stale: Option<(Arc<Entry>, Fallback)>,
     /// What the key's responses are known to vary by.
     pub known: Option<Arc<Variants>>,
+    /// Whether one instance fetches for all of them.
+    pub fleet: bool,
+    /// What is stored is fresh still and to be refreshed: only something newer will do.
+    pub newer_than: Option<Timestamp>,
     /// The origin that cache groups are of; empty where the route's keys are for all hosts.
     pub origin: Box<str>,
     /// Whether Redis is not to be asked: what it has is not trusted, or there is something to validate already.
     pub past_redis: bool,
     /// The request's own directives.
     pub control: CacheControl,
+    /// Where interim responses go: to the request that leads, and nowhere in a background refresh.
+    pub interim: Option<Sink>,
 }
 
 /// What the request that leads a fill gets.
@@ -107,6 +119,16 @@ struct Kept {
     for_waiters: bool,
 }
 
+/// Whether a fill is to fetch.
+enum Mine {
+    /// It is stored already.
+    Found(Arc<Entry>),
+    /// Another instance asked upstream in vain.
+    Failed(Problem),
+    /// It is, for the whole fleet if there is a lease.
+    Fetch(Option<Lease>),
+}
+
 /// Where a fill tells its leading request; a background refresh has none.
 pub type Leader = Option<oneshot::Sender<Answer>>;
 
@@ -114,23 +136,18 @@ impl Proxy {
     /// Makes a fill. See the module's text.
     pub async fn fill(self: Arc<Self>, order: Order, mut lead: Lead, mut leader: Leader) {
         let mut order = order;
-        if let Some(found) = self.look_in_redis(&mut order).await {
-            return settle(&lead, leader.take(), found, Origin::Redis);
-        }
+        let lease = match self.take_turn(&mut order).await {
+            Mine::Found(found) => return settle(&lead, leader.take(), found, Origin::Redis),
+            Mine::Failed(problem) => return self.stand_in(&mut order, problem, &lead, leader.take()),
+            Mine::Fetch(lease) => lease,
+        };
         let requested = self.core.clock.now();
         let began = Instant::now();
         let response = match self.ask_upstream(&mut order).await {
             Ok(response) => response,
             Err(problem) => {
-                let needed = if problem.is_disconnected() { Fallback::Unreachable } else { Fallback::AnyError };
-                return match order.stale.take() {
-                    Some((stale, fallback)) if fallback >= needed => {
-                        let origin =
-                            if fallback == Fallback::AnyError { Origin::StaleIfError } else { Origin::Unreachable };
-                        settle(&lead, leader.take(), stale, origin)
-                    }
-                    _ => fail(&lead, leader.take(), problem),
-                };
+                self.stand_in(&mut order, problem, &lead, leader.take());
+                return release(lease, Ended::Failed(problem)).await;
             }
         };
         let timing = Timing {
@@ -141,10 +158,11 @@ impl Proxy {
         if let Some((stale, fallback)) = &order.stale {
             let stale = stale.clone();
             if response.status() == StatusCode::NOT_MODIFIED {
-                return self.renew(&order, &stale, response.headers(), timing, lead, leader).await;
+                return self.renew(&order, &stale, response.headers(), timing, (lead, lease), leader).await;
             }
             if *fallback == Fallback::AnyError && may_be_masked(response.status()) {
-                return settle(&lead, leader.take(), stale, Origin::StaleIfError);
+                settle(&lead, leader.take(), stale, Origin::StaleIfError);
+                return release(lease, Ended::Failed(Problem::Broken)).await;
             }
         }
         match self.decide(&order, response.status(), response.headers(), response.headers(), timing, lead.as_of()) {
@@ -154,8 +172,48 @@ impl Proxy {
                 lead.leave();
                 lead.publish(Progress::NotStorable(reason));
                 answer(leader, Answer::Direct(response, reason));
+                release(lease, Ended::NotStorable).await;
             }
-            Ok(kept) => self.stream(&order, lead, leader, response, kept).await,
+            Ok(kept) => self.stream(&order, (lead, lease), leader, response, kept).await,
+        }
+    }
+
+    /// Redis, and then the fleet's leave to fetch; where another instance has it, what comes of its fill.
+    async fn take_turn(&self, order: &mut Order) -> Mine {
+        if let Some(found) = self.look_in_redis(order).await {
+            return Mine::Found(found);
+        }
+        let Some(leases) = self.core.leases.as_ref().filter(|_| order.fleet && !order.past_redis) else {
+            return Mine::Fetch(None);
+        };
+        let settings = self.upstream.settings();
+        for _ in 0..TURNS {
+            match leases.turn(&order.key, settings.connect_timeout + settings.first_byte_timeout).await {
+                Turn::Lead { lease, waited: false } => return Mine::Fetch(Some(lease)),
+                Turn::Lead { lease, waited: true } => {
+                    let Some(found) = self.look_in_redis(order).await else { return Mine::Fetch(Some(lease)) };
+                    lease.release(Ended::Stored).await;
+                    return Mine::Found(found);
+                }
+                Turn::Ended(Ended::Failed(problem)) => return Mine::Failed(problem),
+                Turn::Ended(Ended::Stored) => {
+                    if let Some(found) = self.look_in_redis(order).await {
+                        return Mine::Found(found);
+                    }
+                }
+                Turn::Ended(Ended::NotStorable | Ended::Abandoned) | Turn::Alone => break,
+            }
+        }
+        Mine::Fetch(None)
+    }
+
+    /// What is stored answers where upstream fails, if that is allowed.
+    fn stand_in(&self, order: &mut Order, problem: Problem, lead: &Lead, leader: Leader) {
+        let needed = if problem.is_disconnected() { Fallback::Unreachable } else { Fallback::AnyError };
+        match order.stale.take() {
+            Some((stale, Fallback::AnyError)) => settle(lead, leader, stale, Origin::StaleIfError),
+            Some((stale, fallback)) if fallback >= needed => settle(lead, leader, stale, Origin::Unreachable),
+            _ => fail(lead, leader, problem),
         }
     }
 
@@ -169,7 +227,11 @@ impl Proxy {
         if let Some((stale, _)) = &order.stale {
             self.forget(&stale.key).await;
         }
-        let until = now.plus(if reason == NotStored::TooLarge { PASS_LARGE_FOR } else { PASS_FOR });
+        let until = now.plus(match reason {
+            NotStored::TooLarge => PASS_LARGE_FOR,
+            NotStored::Settling => self.policy(order.route).settle,
+            _ => PASS_FOR,
+        });
         self.core.memory.put(order.key.clone(), Stored::Pass { until });
     }
 
@@ -203,6 +265,7 @@ impl Proxy {
         let standing = self.core.log.standing(&entry.stamp);
         let trusted = self.core.log.trusted(now);
         match judge(&entry, self.policy(order.route), order.who, &order.control, standing, trusted, now) {
+            Verdict::Fresh { .. } if order.newer_than.is_some_and(|known| entry.birth <= known) => None,
             Verdict::Fresh { .. } | Verdict::Accepted { .. } => {
                 self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone()));
                 Some(entry)
@@ -232,6 +295,7 @@ impl Proxy {
             headers,
             body: RequestBody::Empty,
             upload: None,
+            interim: order.interim.clone(),
         };
         let Some((stale, _)) = &order.stale else { return self.fetch(order.route, ask(headers)).await };
         let mut conditional = headers.clone();
@@ -309,6 +373,10 @@ impl Proxy {
         if variants.is_some() {
             tags.ids.push(TagId::of(TagKind::Key, key.as_bytes()));
         }
+        let settled = Timestamp(requested.0.saturating_sub(millis(policy.settle)));
+        if !policy.settle.is_zero() && !self.core.log.quiet(settled, &tags.ids) {
+            return Err(NotStored::Settling);
+        }
         let head = Entry {
             key,
             base: order.base,
@@ -330,7 +398,14 @@ impl Proxy {
     }
 
     /// Streams the body to whoever waits, and keeps the entry when it is complete.
-    async fn stream(&self, order: &Order, mut lead: Lead, leader: Leader, response: Response<Fetched>, kept: Kept) {
+    async fn stream(
+        &self,
+        order: &Order,
+        (mut lead, lease): (Lead, Option<Lease>),
+        leader: Leader,
+        response: Response<Fetched>,
+        kept: Kept,
+    ) {
         let Kept { head, variants, for_waiters } = kept;
         let policy = self.policy(order.route);
         if let Some(variants) = &variants {
@@ -352,20 +427,44 @@ impl Proxy {
             drop(streaming);
         }
         match read_all(response.into_body(), writer, self.upstream.settings().timeout).await {
-            Err(reason) => self.metrics(order).not_stored(reason),
+            Err(reason) => {
+                self.metrics(order).not_stored(reason);
+                let large = reason == NotStored::TooLarge;
+                release(lease, if large { Ended::NotStorable } else { Ended::Abandoned }).await;
+            }
             Ok(body) => {
                 let entry = Arc::new(Entry { body, ..shell(&head) });
-                self.keep(order, lead, entry, variants).await;
+                self.keep(order, (lead, lease), entry, variants).await;
             }
         }
     }
 
+    /// Says once that a response is shared with its Set-Cookie: right by HTTP, and seldom meant.
+    fn tell_of_cookies(&self, entry: &Entry) {
+        if entry.headers.contains_key(SET_COOKIE) && !self.core.cookies_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                path = %entry.path,
+                route = self.policy(entry.route).name,
+                "a response is shared with the cookies it sets, because it has explicit freshness (RFC 9111 section 7.3); \
+                 if they are meant for one client, write cookies = \"bypass\" in a [[route]] for this path"
+            );
+        }
+    }
+
     /// Keeps a complete entry: in memory at once, in Redis when everybody has been told.
-    async fn keep(&self, order: &Order, lead: Lead, entry: Arc<Entry>, variants: Option<Arc<Variants>>) {
+    async fn keep(
+        &self,
+        order: &Order,
+        (lead, lease): (Lead, Option<Lease>),
+        entry: Arc<Entry>,
+        variants: Option<Arc<Variants>>,
+    ) {
         let metrics = self.metrics(order);
         if self.core.log.standing(&entry.stamp) == Standing::Invalid {
-            return metrics.not_stored(NotStored::Invalidated);
+            metrics.not_stored(NotStored::Invalidated);
+            return release(lease, Ended::Abandoned).await;
         }
+        self.tell_of_cookies(&entry);
         if self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone())) {
             metrics.stored(Tier::Memory);
         }
@@ -377,9 +476,11 @@ impl Proxy {
         }
         if let Some(shared) = &self.core.shared {
             let variants = variants.as_deref().map(|v| (&*order.primary, v));
-            if shared.put(&entry, variants, self.core.clock.now()).await {
+            let stored = shared.put(&entry, variants, self.core.clock.now()).await;
+            if stored {
                 metrics.stored(Tier::Redis);
             }
+            release(lease, if stored { Ended::Stored } else { Ended::Abandoned }).await;
         }
     }
 
@@ -428,7 +529,7 @@ impl Proxy {
             Ok(kept) => {
                 let (tell, told) = oneshot::channel();
                 let lead = self.core.fills.alone(as_of);
-                tokio::spawn(async move { self.stream(&order, lead, Some(tell), response, kept).await });
+                tokio::spawn(async move { self.stream(&order, (lead, None), Some(tell), response, kept).await });
                 told.await.unwrap_or(Answer::Failed(Problem::Internal))
             }
         }
@@ -450,7 +551,7 @@ impl Proxy {
             let merged = conditional::updated(&stored.headers, head);
             if let Ok(kept) = self.decide(order, stored.status, &merged, head, timing, lead.as_of()) {
                 let entry = Arc::new(Entry { body: stored.body.clone(), ..kept.head });
-                return self.keep(order, lead, entry, kept.variants).await;
+                return self.keep(order, (lead, None), entry, kept.variants).await;
             }
         }
         self.forget(&stored.key).await;
@@ -465,7 +566,7 @@ impl Proxy {
         stale: &Entry,
         fresh: &HeaderMap,
         timing: Timing,
-        mut lead: Lead,
+        (mut lead, lease): (Lead, Option<Lease>),
         leader: Leader,
     ) {
         let merged = conditional::updated(&stale.headers, fresh);
@@ -480,7 +581,7 @@ impl Proxy {
                     lead.publish(Progress::NotStorable(NotStored::NoFreshness));
                     answer(leader, Answer::Found(entry.clone(), Origin::Revalidated));
                 }
-                self.keep(order, lead, entry, variants).await;
+                self.keep(order, (lead, lease), entry, variants).await;
             }
             Err(reason) => {
                 self.metrics(order).not_stored(reason);
@@ -489,8 +590,16 @@ impl Proxy {
                 lead.publish(Progress::NotStorable(reason));
                 let once = Entry { headers: merged, body, birth: timing.responded, ..shell(stale) };
                 answer(leader, Answer::Found(Arc::new(once), Origin::Confirmed));
+                release(lease, Ended::NotStorable).await;
             }
         }
+    }
+}
+
+/// Gives the fleet's leave back.
+async fn release(lease: Option<Lease>, ended: Ended) {
+    if let Some(lease) = lease {
+        lease.release(ended).await;
     }
 }
 
@@ -544,7 +653,7 @@ fn shell(of: &Entry) -> Entry {
 }
 
 /// A number in [0, 1) for the jitter, different for each key and time.
-fn roll(key: &str, at: Timestamp) -> f64 {
+pub fn roll(key: &str, at: Timestamp) -> f64 {
     use std::hash::{BuildHasher, Hasher};
     let mut h = foldhash::fast::FixedState::default().build_hasher();
     h.write(key.as_bytes());

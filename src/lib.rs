@@ -22,6 +22,7 @@
 //! | what a write invalidates | [`write`](mod@write) | its path, key, tags, `Location` |
 //! | memory; Redis; the record | [`store::memory`], [`store`], [`store::record`] | what is kept where |
 //! | fields on their way upstream | [`forward`] | what may steer what is stored for all |
+//! | interim responses (1xx) | [`interim`] | where they may stand, and how many |
 //! | the API's side; bodies | [`upstream`], [`spool`], [`body`], [`tunnel`] | deadlines, bounds |
 //! | render the answer | [`respond`], [`conditional`], [`problem`] | `Cache-Status`, 304, errors |
 //! | which bytes of it were asked for? | [`range`] | parts, none (416), or the whole |
@@ -57,6 +58,7 @@ pub mod entry;
 pub mod fill;
 pub mod forward;
 pub mod freshness;
+pub mod interim;
 pub mod invalidation;
 pub mod key;
 pub mod metrics;

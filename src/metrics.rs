@@ -54,6 +54,8 @@ words! {
         Set => "set",
         /// Removing an entry.
         Remove => "remove",
+        /// Taking, renewing or giving back the right to fetch for the fleet.
+        Lease => "lease",
         /// Appending to the invalidation log.
         Append => "append",
         /// Reading the invalidation log.
@@ -122,6 +124,8 @@ pub struct RouteMetrics {
     pub upstream_duration: Histogram,
     stored: Vec<IntCounter>,
     not_stored: Vec<IntCounter>,
+    /// Hits while Redis was silent for longer than `max_lag`.
+    pub untrusted: IntCounter,
     bypass: Vec<IntCounter>,
 }
 
@@ -260,6 +264,11 @@ impl Metrics {
             &["route"],
         )?;
         let stored = d.counters("stored_total", "Responses that were stored.", &["route", "tier"])?;
+        let untrusted = d.counters(
+            "untrusted_hits_total",
+            "Hits in memory while Redis was silent for longer than max_lag.",
+            &["route"],
+        )?;
         let not_stored =
             d.counters("not_stored_total", "Responses that were not stored, by why.", &["route", "reason"])?;
         let bypass = d.counters("bypass_total", "Requests that went past the cache, by why.", &["route", "reason"])?;
@@ -277,6 +286,7 @@ impl Metrics {
                 upstream: StatusClass::ALL.iter().map(|c| upstream.with_label_values(&[*route, c.as_str()])).collect(),
                 upstream_duration: upstream_duration.with_label_values(&[route]),
                 stored: Tier::ALL.iter().map(|t| stored.with_label_values(&[*route, t.as_str()])).collect(),
+                untrusted: untrusted.with_label_values(&[*route]),
                 not_stored: NotStored::ALL
                     .iter()
                     .map(|r| not_stored.with_label_values(&[*route, r.as_str()]))

@@ -18,16 +18,16 @@ use crate::admission::{self, Personal, Plan};
 use crate::body::{Body, RequestBody, Upload};
 use crate::clock::Timestamp;
 use crate::coalesce::{Origin, Progress, Ticket, outcome};
-use crate::config::{ClientControl, Inputs, RoutePolicy};
+use crate::config::{ClientControl, Coalesce, Inputs, RoutePolicy};
 use crate::control::CacheControl;
 use crate::core::Core;
 use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
-use crate::fill::{Answer, Order};
+use crate::fill::{Answer, Order, roll};
 use crate::forward;
-use crate::freshness::Fallback;
-use crate::invalidation::Source;
+use crate::freshness::{self, Fallback};
 use crate::invalidation::log::Logged;
 use crate::invalidation::table::Standing;
+use crate::invalidation::{Invalidation, Source};
 use crate::key::{self, Keyed};
 use crate::metrics::MalformedWhat;
 use crate::problem::Problem;
@@ -39,11 +39,18 @@ use crate::store::Shared;
 use crate::tunnel::{self, Ends};
 use crate::upstream::{Outgoing, Upstream};
 use crate::vary::Variants;
-use crate::words::{Bypass, Forward, NotStored, Outcome, Tier};
+use crate::words::{Bypass, Forward, HitFrom, NotStored, Outcome};
 use crate::write::{self, Fact, Written};
 
 /// So often a request looks again when what it waited for turned out not to be for it, before it goes alone.
 const ATTEMPTS: usize = 3;
+
+/// How much longer than it should take an announced write may take before it is taken for made: its body may come
+/// slowly.
+const AMPLE: Duration = Duration::from_secs(60);
+
+/// The roll that lets an early refresh reach furthest.
+const LUCKIEST: f64 = 1.0 - f64::EPSILON;
 
 /// One worker's proxy: what is shared, and its own way upstream.
 pub struct Proxy {
@@ -139,9 +146,20 @@ impl Proxy {
         let base = key::build(self.policy(ask.route), &keyed(ask), &mut key);
         let (seen, known) = self.look_in_memory(ask, who, control, &mut key, now);
         if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
-            entry.hits.fetch_add(1, Ordering::Relaxed);
+            let hits = entry.hits.fetch_add(1, Ordering::Relaxed);
+            let eagerness = self.policy(ask.route).early_refresh;
+            let early = |roll| freshness::refreshes_early(*left, entry.cost, eagerness, roll);
+            // Sure to be too early for most hits: no roll is made for them.
+            if early(LUCKIEST) && !who.any() && early(roll(&entry.key, now.plus(Duration::from_millis(hits.into())))) {
+                self.refresh(
+                    ask,
+                    &Sought { who, control, key: key.clone(), base, known: known.clone() },
+                    entry.clone(),
+                );
+            }
             let left = i64::try_from(*left).unwrap_or(i64::MAX);
-            let response = respond::from_entry(asked(ask, false), entry, Served::Hit(left, Tier::Memory), now);
+            let served = Served::Hit(left, self.memory_hit(ask.route, now));
+            let response = respond::from_entry(asked(ask, false), entry, served, now);
             return Done { response, outcome: Outcome::HitMemory };
         }
         Box::pin(self.miss(ask, Sought { who, control, key, base, known }, seen, now)).await
@@ -185,6 +203,21 @@ impl Proxy {
         (seen, known)
     }
 
+    /// What a hit in memory says of itself. While Redis is silent a bounded route is served all the same, and that is
+    /// said and counted.
+    fn memory_hit(&self, route: usize, now: Timestamp) -> HitFrom {
+        if self.core.log.trusted(now) {
+            return HitFrom::Memory;
+        }
+        self.core.metrics.routes[route].untrusted.inc();
+        HitFrom::MemoryUntrusted
+    }
+
+    /// Served from memory although stale for so many milliseconds.
+    fn stale_hit(&self, route: usize, by: u64, now: Timestamp) -> Served {
+        Served::Hit(-i64::try_from(by).unwrap_or(i64::MAX) - 1, self.memory_hit(route, now))
+    }
+
     /// `memory_ttl_max`: how long memory may go without asking Redis.
     fn must_ask_redis_again(&self, entry: &Entry, now: Timestamp) -> bool {
         let limit = self.core.config.store.memory_ttl_max;
@@ -197,7 +230,7 @@ impl Proxy {
         let Sought { who, control, .. } = sought;
         if let Seen::Entry(entry, Verdict::Accepted { by }) = &seen {
             return Done {
-                response: respond::from_entry(asked(ask, false), entry, stale_hit(*by), now),
+                response: respond::from_entry(asked(ask, false), entry, self.stale_hit(ask.route, *by, now), now),
                 outcome: Outcome::Stale,
             };
         }
@@ -205,7 +238,7 @@ impl Proxy {
             self.count_bypass(ask, who.reason());
         }
         if let Seen::Entry(entry, Verdict::WhileRevalidate { by }) = &seen {
-            let response = respond::from_entry(asked(ask, false), entry, stale_hit(*by), now);
+            let response = respond::from_entry(asked(ask, false), entry, self.stale_hit(ask.route, *by, now), now);
             self.refresh(ask, &sought, entry.clone());
             return Done { response, outcome: Outcome::Stale };
         }
@@ -219,15 +252,16 @@ impl Proxy {
             if ranged && !control.only_if_cached && (who.any() || matches!(seen, Seen::Pass)) {
                 return self.pass_range(ask, why).await;
             }
-            let order = self.order(ask, &sought, seen.stale());
+            let mut order = self.order(ask, &sought, seen.stale());
             let (lookup, primary) = (order.key.clone(), order.primary.clone());
             if control.only_if_cached {
                 return self.only_if_cached(ask, &sought, now).await;
             }
             let policy = self.policy(ask.route);
             // Who wants validation may not be answered by what another found in Redis.
-            let shares = policy.coalesce && !who.any() && !control.no_cache;
+            let shares = policy.coalesce != Coalesce::Off && !who.any() && !control.no_cache;
             let joins = shares && !matches!(seen, Seen::Pass) && attempt < ATTEMPTS;
+            order.fleet = joins && policy.coalesce == Coalesce::Fleet;
             let as_of = self.core.log.position();
             let ticket = if joins {
                 let tags = &order.tags.ids;
@@ -238,6 +272,7 @@ impl Proxy {
             };
             let done = match ticket {
                 Ticket::Lead(lead) => {
+                    order.interim = ask.from.sink(ask.version);
                     let (tell, told) = oneshot::channel();
                     tokio::spawn(self.clone().fill(order, lead, Some(tell)));
                     match told.await {
@@ -267,7 +302,8 @@ impl Proxy {
             (seen, sought.known) = self.look_in_memory(ask, who, control, &mut sought.key, now);
             if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
                 let left = i64::try_from(*left).unwrap_or(i64::MAX);
-                let response = respond::from_entry(asked(ask, true), entry, Served::Hit(left, Tier::Memory), now);
+                let served = Served::Hit(left, self.memory_hit(ask.route, now));
+                let response = respond::from_entry(asked(ask, true), entry, served, now);
                 return Done { response, outcome: Outcome::HitMemory };
             }
         }
@@ -336,7 +372,7 @@ impl Proxy {
                 let age = i64::try_from(now.since(entry.birth)).unwrap_or(i64::MAX);
                 let left = i64::try_from(entry.lifetime.fresh).unwrap_or(i64::MAX) - age;
                 let outcome = if left > 0 { Outcome::HitRedis } else { Outcome::Stale };
-                (Served::Hit(left, Tier::Redis), outcome)
+                (Served::Hit(left, HitFrom::Redis), outcome)
             }
             Origin::Revalidated if collapsed => (Served::Forwarded(why, Confirmed::Renewed), Outcome::Coalesced),
             Origin::Revalidated => (Served::Forwarded(why, Confirmed::Renewed), Outcome::Revalidated),
@@ -360,7 +396,9 @@ impl Proxy {
     fn refresh(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought<'_>, stale: Arc<Entry>) {
         let as_of = self.core.log.position();
         if let Some(lead) = self.core.fills.try_lead(&sought.key.as_str().into(), as_of) {
-            let order = self.order(ask, sought, Some((stale, Fallback::AnyError)));
+            let mut order = self.order(ask, sought, Some((stale, Fallback::AnyError)));
+            order.fleet = self.policy(ask.route).coalesce == Coalesce::Fleet;
+            order.newer_than = order.stale.as_ref().map(|(known, _)| known.birth);
             tokio::spawn(self.clone().fill(order, lead, None));
         }
     }
@@ -393,8 +431,11 @@ impl Proxy {
             who,
             stale,
             known: known.clone(),
+            fleet: false,
+            newer_than: None,
             origin: if policy.key.is_none() { ask.host.into() } else { Box::default() },
             control: control.clone(),
+            interim: None,
         }
     }
 
@@ -419,6 +460,7 @@ impl Proxy {
             headers: order.outgoing.clone(),
             body: RequestBody::Empty,
             upload: None,
+            interim: ask.from.sink(ask.version),
         };
         let response = match self.fetch(ask.route, out).await {
             Ok(response) => response,
@@ -444,6 +486,7 @@ impl Proxy {
             headers: self.outgoing(ask, false),
             body: RequestBody::Empty,
             upload: None,
+            interim: ask.from.sink(ask.version),
         };
         match self.fetch(ask.route, out).await {
             Ok(response) => {
@@ -477,15 +520,25 @@ impl Proxy {
         let unfinished = ask.from.lease.unfinished();
         let task = tokio::spawn(async move {
             let _until_it_is_done = unfinished;
-            let (before, requested) = (proxy.core.log.position(), proxy.core.clock.now());
+            let log = &proxy.core.log;
+            let announced = match write::invalidates(&written, &Fact::Unknown) {
+                Some(what) => log.announce(what, proxy.core.clock.now().plus(proxy.patience() + AMPLE)).await,
+                None => None,
+            };
+            let (before, requested) = (log.position(), proxy.core.clock.now());
             let outcome = proxy.fetch(route, out).await;
             let fact = match &outcome {
                 Ok(response) => Fact::Answered(response.status(), response.headers()),
                 Err(problem) => Fact::Failed(*problem),
             };
-            let logged = match write::invalidates(&written, &fact) {
-                Some(what) => Some(proxy.core.log.invalidate(what, Source::Write).await),
-                None => None,
+            let changed = write::invalidates(&written, &fact);
+            let what = Invalidation { done: announced, ..changed.clone().unwrap_or_default() };
+            let logged = match (changed, announced) {
+                (None, None) => None,
+                (changed, _) => {
+                    let logged = log.invalidate(what, Source::Write).await;
+                    changed.map(|_| logged)
+                }
             };
             match (outcome, order, logged) {
                 (Ok(response), Some(order), Some(Logged::At(own))) => {
@@ -552,7 +605,8 @@ impl Proxy {
         if upload.is_none() {
             headers.remove(CONTENT_LENGTH);
         }
-        Outgoing { method: ask.method.clone(), target: ask.target.clone(), headers, body, upload }
+        let interim = ask.from.sink(ask.version);
+        Outgoing { method: ask.method.clone(), target: ask.target.clone(), headers, body, upload, interim }
     }
 
     fn body(&self, headers: &HeaderMap, body: Incoming) -> (RequestBody, Option<Upload>) {
@@ -685,11 +739,6 @@ fn keyed<'r>(ask: &Ask<'r>) -> Keyed<'r> {
         params: ask.params,
         https: forward::spoke_https(ask.headers, &ask.from.peer),
     }
-}
-
-/// Served from memory although stale for so many milliseconds.
-fn stale_hit(by: u64) -> Served {
-    Served::Hit(-i64::try_from(by).unwrap_or(i64::MAX) - 1, Tier::Memory)
 }
 
 /// The target with no more of the query than the key holds.

@@ -18,7 +18,7 @@ use crate::entry::{Entry, Refused};
 use crate::forward;
 use crate::range::{self, Multipart, Selected};
 use crate::spool::Reader;
-use crate::words::{Forward, NotStored, Tier};
+use crate::words::{Forward, HitFrom, NotStored};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
@@ -61,7 +61,7 @@ impl Why {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
     /// Without asking anybody: the milliseconds of freshness left (negative: stale since), and from where.
-    Hit(i64, Tier),
+    Hit(i64, HitFrom),
     /// After upstream confirmed it, or failed.
     Forwarded(Why, Confirmed),
 }
@@ -95,8 +95,8 @@ pub fn from_entry(asked: Asked<'_>, entry: &Entry, served: Served, now: Timestam
     let mut status = String::with_capacity(64);
     status.push_str("asidecar");
     match served {
-        Served::Hit(left, tier) => {
-            let _ = write!(status, "; hit; ttl={}; detail={}", left.div_euclid(1000), tier.as_str());
+        Served::Hit(left, source) => {
+            let _ = write!(status, "; hit; ttl={}; detail={}", left.div_euclid(1000), source.as_str());
         }
         Served::Forwarded(why, confirmed) => {
             let _ = write!(status, "; fwd={}", why.forward.as_str());

@@ -22,6 +22,7 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::body::{Fetched, RequestBody, Upload};
 use crate::config::{Upstream as Settings, UpstreamUrl};
+use crate::interim::Sink;
 use crate::problem::Problem;
 
 /// How long a kept connection may be idle before it is closed.
@@ -49,6 +50,8 @@ pub struct Outgoing {
     pub body: RequestBody,
     /// How far the client's body has come; `None` without a body.
     pub upload: Option<Upload>,
+    /// Where interim responses go; `None` when nobody is to get any.
+    pub interim: Option<Sink>,
 }
 
 /// TLS settings for an https upstream, from the system's certificate store; no roots are loaded for http.
@@ -115,10 +118,10 @@ impl Upstream {
         // A kept connection may be closed by the other side just as it is used again. A request that is safe
         // and has no body can be sent once more (RFC 9110 section 9.2.2).
         let again = (out.method.is_safe() && out.upload.is_none())
-            .then(|| (out.method.clone(), out.target.clone(), out.headers.clone()));
+            .then(|| (out.method.clone(), out.target.clone(), out.headers.clone(), out.interim.clone()));
         match (self.once(out).await, again) {
-            (Err(Failure { problem: Problem::Broken, retriable: true }), Some((method, target, headers))) => {
-                let out = Outgoing { method, target, headers, body: RequestBody::Empty, upload: None };
+            (Err(Failure { problem: Problem::Broken, retriable: true }), Some((method, target, headers, interim))) => {
+                let out = Outgoing { method, target, headers, body: RequestBody::Empty, upload: None, interim };
                 self.once(out).await.map_err(|f| f.problem)
             }
             (outcome, _) => outcome.map_err(|f| f.problem),
@@ -135,6 +138,9 @@ impl Upstream {
         *request.uri_mut() = uri;
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = out.headers;
+        if let Some(sink) = out.interim {
+            sink.listen(&mut request);
+        }
         let mut answer = pin!(self.client.request(request));
         let patience = self.settings.first_byte_timeout;
         let mut limit = pin!(sleep_until((Instant::now() + patience).into()));

@@ -100,6 +100,8 @@ words! {
         Invalidated => "invalidated",
         /// It says must-understand and has a status that this cache does not know (RFC 9111 section 5.2.2.3).
         NotUnderstood => "must_understand",
+        /// What it holds was invalidated a moment ago, and the route waits for upstream's replicas (`settle`).
+        Settling => "settling",
         /// It answers a method whose responses are not stored.
         Method => "method",
         /// It announces trailers, which are passed on and not kept.
@@ -113,6 +115,18 @@ words! {
         /// In this process.
         Memory => "memory",
         /// In Redis.
+        Redis => "redis",
+    }
+}
+
+words! {
+    /// From where a stored response answers, and how sure it is: the detail of a hit.
+    HitFrom {
+        /// From memory.
+        Memory => "memory",
+        /// From memory, while Redis is silent: an invalidation may be missing (a bounded route).
+        MemoryUntrusted => "memory_untrusted",
+        /// From Redis.
         Redis => "redis",
     }
 }

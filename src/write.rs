@@ -38,6 +38,8 @@ pub enum Fact<'r> {
     Answered(StatusCode, &'r HeaderMap),
     /// It did not.
     Failed(Problem),
+    /// It was not made yet, or nobody knows.
+    Unknown,
 }
 
 /// What is invalidated; `None` when the write certainly changed nothing.
@@ -49,6 +51,7 @@ pub fn invalidates(written: &Written, fact: &Fact<'_>) -> Option<Invalidation> {
         Fact::Answered(..) => return None,
         Fact::Failed(problem) if problem.outcome_unknown() => None,
         Fact::Failed(_) => return None,
+        Fact::Unknown => None,
     };
     let mut what = Invalidation {
         keys: written.keys.clone(),

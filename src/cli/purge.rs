@@ -76,6 +76,7 @@ impl Purge {
             prefixes: self.prefix.clone(),
             all: self.all,
             soft: self.soft,
+            ..Invalidation::default()
         };
         if let Err(malformed) = what.check() {
             let said = if what.is_empty() {

@@ -31,8 +31,8 @@ use read::Section;
 
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use policy::{
-    AuthorizationRule, ClientControl, Coherence, CookieRule, DEFAULT_MAX_OBJECT, DEFAULT_ROUTE, Inputs, NamePattern,
-    OriginRule, QueryRule, RoutePolicy, Source,
+    AuthorizationRule, ClientControl, Coalesce, Coherence, CookieRule, DEFAULT_MAX_OBJECT, DEFAULT_ROUTE, Inputs,
+    NamePattern, OriginRule, QueryRule, RoutePolicy, Source,
 };
 pub use settings::{
     Admin, HostHeader, InvalidationConfig, Listen, Log, LogFormat, LogLevel, Store, Upstream, UpstreamUrl,

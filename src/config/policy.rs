@@ -62,6 +62,11 @@ pub struct RoutePolicy {
     pub stale_if_error: Option<Duration>,
     /// How long a stale response may be served while upstream can't be reached (RFC 9111 section 4.2.4).
     pub stale_if_unreachable: Duration,
+    /// How eagerly fresh responses are refreshed before their end ([`crate::freshness::refreshes_early`]); 0: never.
+    pub early_refresh: f64,
+    /// How long after an invalidation nothing that it named is stored: an upstream may answer reads from replicas
+    /// that lag behind its writes.
+    pub settle: Duration,
     /// Whether the directives of requests are heard.
     pub client_cache_control: ClientControl,
     /// How many variants of one key are kept, at most.
@@ -76,8 +81,8 @@ pub struct RoutePolicy {
     pub max_object: u64,
     /// Whether responses are stored at all.
     pub cache: bool,
-    /// Whether requests for one key wait for one fetch.
-    pub coalesce: bool,
+    /// Who waits for one fetch of a key.
+    pub coalesce: Coalesce,
 }
 
 impl RoutePolicy {
@@ -109,6 +114,8 @@ impl RoutePolicy {
             stale_while_revalidate: None,
             stale_if_error: None,
             stale_if_unreachable: DEFAULT_STALE_IF_UNREACHABLE,
+            early_refresh: 1.0,
+            settle: Duration::ZERO,
             client_cache_control: ClientControl::Honour,
             max_variants: DEFAULT_MAX_VARIANTS,
             tags: Vec::new(),
@@ -116,7 +123,7 @@ impl RoutePolicy {
             coherence: Coherence::Bounded,
             max_object: DEFAULT_MAX_OBJECT,
             cache: true,
-            coalesce: true,
+            coalesce: Coalesce::Fleet,
         }
     }
 
@@ -274,6 +281,17 @@ pub enum ClientControl {
     Ignore,
 }
 
+/// Who waits for one fetch of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coalesce {
+    /// All instances that share a Redis.
+    Fleet,
+    /// The requests of one instance.
+    Instance,
+    /// Nobody: each request fetches for itself.
+    Off,
+}
+
 /// What holds while invalidations may be late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coherence {
@@ -294,6 +312,7 @@ macro_rules! words {
     };
 }
 words!(QueryRule { QueryRule::All => "all", QueryRule::Ignore => "ignore", QueryRule::Only(_) => "only", QueryRule::Except(_) => "except" });
+words!(Coalesce { Coalesce::Fleet => "fleet", Coalesce::Instance => "instance", Coalesce::Off => "off" });
 words!(ClientControl { ClientControl::Honour => "honour", ClientControl::Ignore => "ignore" });
 words!(CookieRule { CookieRule::Origin => "origin", CookieRule::Bypass => "bypass", CookieRule::Ignore => "ignore", CookieRule::Key(_) => "key" });
 words!(AuthorizationRule { AuthorizationRule::Bypass => "bypass", AuthorizationRule::Key => "key" });

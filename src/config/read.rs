@@ -247,18 +247,27 @@ pub(super) fn integer(bounds: RangeInclusive<usize>) -> impl Fn(&Node, &Report<'
 
 /// A number from 0 to 1.
 pub(super) fn fraction(node: &Node, report: &Report<'_>) -> Option<f64> {
-    const HELP: &str = "write a number from 0 to 1, such as 0.1, without quotes";
+    number_to(node, report, 1.0)
+}
+
+/// A number from 0 to 10.
+pub(super) fn eagerness(node: &Node, report: &Report<'_>) -> Option<f64> {
+    number_to(node, report, 10.0)
+}
+
+fn number_to(node: &Node, report: &Report<'_>, most: f64) -> Option<f64> {
+    let help = format!("write a number from 0 to {most}, such as 0.1, without quotes");
     let number = match &node.value {
         Value::Integer(number) => Some(*number as f64),
         Value::Float(text) | Value::Untyped(text) => text.parse().ok(),
         _ => {
             let message = format!("a number is expected, and this is {}", node.kind());
-            return report.add(Problem::new(&node.at, message).help(HELP));
+            return report.add(Problem::new(&node.at, message).help(help));
         }
     };
-    number
-        .filter(|number: &f64| (0.0..=1.0).contains(number))
-        .or_else(|| report.add(Problem::new(&node.at, "this must be at least 0 and at most 1").help(HELP)))
+    number.filter(|number: &f64| (0.0..=most).contains(number)).or_else(|| {
+        report.add(Problem::new(&node.at, format!("this must be at least 0 and at most {most}")).help(help))
+    })
 }
 
 /// `true` or `false`.

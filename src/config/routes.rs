@@ -3,10 +3,10 @@
 use super::error::{Origin, Place, Problem, Report};
 use super::node::{Node, Value};
 use super::policy::{
-    AuthorizationRule, ClientControl, Coherence, DEFAULT_MAX_OBJECT, DEFAULT_ROUTE, Inputs, OriginRule, RoutePolicy,
-    Source,
+    AuthorizationRule, ClientControl, Coalesce, Coherence, DEFAULT_MAX_OBJECT, DEFAULT_ROUTE, Inputs, OriginRule,
+    RoutePolicy, Source,
 };
-use super::read::{Section, boolean, fraction, integer, lifetime, list, one_of, parsed, size_in};
+use super::read::{Section, boolean, eagerness, fraction, integer, lifetime, list, one_of, parsed, size_in};
 use super::route_values::{cookies, methods, path_pattern, query, route_name, template, ttl_by_status, vary_field};
 use super::schema;
 use super::units::show_size;
@@ -124,6 +124,8 @@ fn read_response(s: &Section<'_, '_, '_>, policy: &mut RoutePolicy, memory: u64)
     policy.stale_while_revalidate = s.read("stale_while_revalidate", lifetime);
     policy.stale_if_error = s.read("stale_if_error", lifetime);
     s.set("stale_if_unreachable", lifetime, &mut policy.stale_if_unreachable);
+    s.set("early_refresh", eagerness, &mut policy.early_refresh);
+    s.set("settle", lifetime, &mut policy.settle);
     s.set(
         "client_cache_control",
         one_of(&[("honour", ClientControl::Honour), ("ignore", ClientControl::Ignore)]),
@@ -136,7 +138,11 @@ fn read_response(s: &Section<'_, '_, '_>, policy: &mut RoutePolicy, memory: u64)
         &mut policy.coherence,
     );
     s.set("cache", boolean, &mut policy.cache);
-    s.set("coalesce", boolean, &mut policy.coalesce);
+    s.set(
+        "coalesce",
+        one_of(&[("fleet", Coalesce::Fleet), ("instance", Coalesce::Instance), ("off", Coalesce::Off)]),
+        &mut policy.coalesce,
+    );
     match s.read("max_object", size_in(1..=i64::MAX as u64)) {
         Some(bytes) => policy.max_object = bytes,
         None => policy.max_object = fitting(DEFAULT_MAX_OBJECT, memory),

@@ -29,8 +29,17 @@ const UPSTREAM: &[&str] = &[
     "targeted_control",
 ];
 
-const STORE: &[&str] =
-    &["memory", "memory_ttl_max", "redis", "redis_ca", "redis_cert", "redis_key", "namespace", "redis_timeout"];
+const STORE: &[&str] = &[
+    "memory",
+    "memory_ttl_max",
+    "redis",
+    "redis_ca",
+    "redis_cert",
+    "redis_key",
+    "namespace",
+    "redis_timeout",
+    "compress",
+];
 
 /// The sections that are there once: name, title, keys.
 const SECTIONS: [(&str, &str, &[&str]); 6] = [
@@ -61,6 +70,8 @@ pub(super) const ROUTE: &[&str] = &[
     "stale_while_revalidate",
     "stale_if_error",
     "stale_if_unreachable",
+    "early_refresh",
+    "settle",
     "client_cache_control",
     "max_variants",
     "tags",

@@ -112,6 +112,7 @@ pub(super) fn store(section: Section<'_, '_, '_>) -> (Store, u64) {
     store.redis_tls = redis_tls(s, store.redis.as_ref());
     s.set("namespace", parsed(namespace, ""), &mut store.namespace);
     s.set("redis_timeout", timeout, &mut store.redis_timeout);
+    s.set("compress", boolean, &mut store.compress);
     if s.is_sure(&["memory", "redis"]) && store.memory == 0 && store.redis.is_none() {
         let message = "without memory and without Redis there is nowhere to keep a response";
         let help = "give `memory` a size, or set `redis`";

@@ -161,6 +161,8 @@ pub struct Store {
     pub namespace: String,
     /// For each command to Redis.
     pub redis_timeout: Duration,
+    /// Whether bodies are compressed in Redis, by their size and type.
+    pub compress: bool,
 }
 
 impl Default for Store {
@@ -172,6 +174,7 @@ impl Default for Store {
             redis_tls: TlsFiles::default(),
             namespace: "asidecar".to_owned(),
             redis_timeout: Duration::from_millis(50),
+            compress: true,
         }
     }
 }

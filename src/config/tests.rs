@@ -85,7 +85,7 @@ invalidates = ["user:{id}"]
 coherence = "strict"
 max_object = "1MiB"
 cache = true
-coalesce = false
+coalesce = "off"
 "#,
     )
     .unwrap();
@@ -104,7 +104,7 @@ coalesce = false
     assert_eq!((route.stale_while_revalidate, route.stale_if_error), (Some(seconds(30)), Some(seconds(600))));
     assert_eq!((route.tags.len(), route.invalidates.len()), (2, 1));
     assert_eq!((route.coherence, route.max_object), (Coherence::Strict, 1 << 20));
-    assert!(route.cache && !route.coalesce);
+    assert!(route.cache && route.coalesce == Coalesce::Off);
     assert_eq!(config.routes[1].name, DEFAULT_ROUTE);
 }
 

@@ -133,6 +133,11 @@ impl InvalidationLog {
         self.read().only(own, after, tags.iter().copied())
     }
 
+    /// Whether nothing has named any of these tags at `since` or later.
+    pub fn quiet(&self, since: Timestamp, tags: &[TagId]) -> bool {
+        self.read().quiet(since, tags.iter().copied())
+    }
+
     /// Whether this instance is sure to know of all invalidations that are older than `max_lag`. Without Redis
     /// it always is.
     pub fn trusted(&self, now: Timestamp) -> bool {
@@ -155,6 +160,28 @@ impl InvalidationLog {
         self.append(what, source, None).await
     }
 
+    /// Announces a write in the log before it is made, so that one whose instance dies before it can say what came of
+    /// it is taken for made after `until`. Returns what to conclude it by; `None` where there is no log but this
+    /// process's own, or Redis is away.
+    pub async fn announce(&self, what: Invalidation, until: Timestamp) -> Option<LogId> {
+        let remote = self.remote.as_ref().filter(|remote| remote.is_trusted() && self.pending() == 0)?;
+        let announced = Invalidation { intent: Some(until.0), ..what };
+        let done = remote.append(&announced, self.position().id, None).await.ok()?;
+        self.appended(remote, done, &announced).await;
+        Some(done.id)
+    }
+
+    /// Invalidates what announced writes may have changed whose end is overdue.
+    pub(crate) fn overdue(&self) {
+        if self.read().intents() == 0 {
+            return;
+        }
+        for what in self.change(|table, now| table.overdue(now)) {
+            tracing::warn!(?what, "a write was announced and its end never told: it is taken for made");
+            self.metrics.invalidation(Source::Intent, what.scope());
+        }
+    }
+
     /// Invalidates what a third party published on the channel: at once here, and in the log once, however
     /// many instances heard it. `heard_up_to` is the newest id that this subscription had announced before.
     pub async fn invalidate_heard(&self, what: Invalidation, heard_up_to: LogId) -> Logged {
@@ -163,7 +190,9 @@ impl InvalidationLog {
     }
 
     async fn append(&self, what: Invalidation, source: Source, heard_up_to: Option<LogId>) -> Logged {
-        self.metrics.invalidation(source, what.scope());
+        if !what.is_empty() {
+            self.metrics.invalidation(source, what.scope());
+        }
         let Some(remote) = &self.remote else {
             return Logged::At(self.change(|table, now| table.append(&what, now)));
         };

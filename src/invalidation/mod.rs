@@ -21,6 +21,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use serde::{Deserialize, Serialize};
 
+use crate::invalidation::position::LogId;
 use crate::words::words;
 
 /// The largest message that is read, in bytes.
@@ -52,6 +53,13 @@ pub struct Invalidation {
     /// Makes stale instead of invalid, so that stale-while-revalidate still answers.
     #[serde(skip_serializing_if = "is_false")]
     pub soft: bool,
+    /// It is the announcement of a write that is about to be made, and holds only if that has not been said to be
+    /// over by then, in milliseconds since the Unix epoch. Instances write it into the log, nobody else may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intent: Option<u64>,
+    /// The announced write, by the log id of its announcement, is over: the announcement holds no more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub done: Option<LogId>,
 }
 
 fn is_false(b: &bool) -> bool {
@@ -71,6 +79,8 @@ pub enum Malformed {
     Empty,
     /// A name is empty, longer than [`MAX_NAME`], or holds control characters.
     BadName(String),
+    /// It speaks of a write's beginning or end, which is for instances to say.
+    NotYours,
     /// A path or prefix does not begin with `/`, or a prefix ends inside a segment (`/us*`).
     BadPath(String),
 }
@@ -87,6 +97,7 @@ impl fmt::Display for Malformed {
             Malformed::BadName(n) => {
                 write!(f, "{n:?} can't be a name: 1 to {MAX_NAME} bytes without control characters")
             }
+            Malformed::NotYours => f.write_str("\"intent\" and \"done\" are for the instances themselves"),
             Malformed::BadPath(p) => {
                 write!(f, "{p:?} is not a path: paths begin with '/', prefixes end at a whole segment")
             }
@@ -109,6 +120,13 @@ impl Invalidation {
 
     /// Reads a message: a JSON object, or any other text, which is one tag or key.
     pub fn parse(message: &[u8]) -> Result<Invalidation, Malformed> {
+        let found = Invalidation::parse_logged(message)?;
+        let own = found.intent.is_some() || found.done.is_some();
+        if own { Err(Malformed::NotYours) } else { Ok(found) }
+    }
+
+    /// Reads what stands in the log, which instances write.
+    pub fn parse_logged(message: &[u8]) -> Result<Invalidation, Malformed> {
         if message.len() > MAX_MESSAGE {
             return Err(Malformed::TooLarge(message.len()));
         }
@@ -127,7 +145,7 @@ impl Invalidation {
 
     /// Refuses what names nothing or names it badly, and normalises prefixes to whole segments.
     pub fn check(&mut self) -> Result<(), Malformed> {
-        if self.is_empty() {
+        if self.is_empty() && self.done.is_none() {
             return Err(Malformed::Empty);
         }
         let bad = |n: &&String| n.is_empty() || n.len() > MAX_NAME || n.bytes().any(|b| b < 0x20 || b == 0x7f);
@@ -211,6 +229,8 @@ words! {
         Api => "api",
         /// A message on the Pub/Sub channel.
         Channel => "channel",
+        /// A write that was announced and never said to be over: its instance died, or was cut off.
+        Intent => "intent",
         /// The log: another instance, or somebody who appended to the stream.
         Log => "log",
     }

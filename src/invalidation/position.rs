@@ -40,6 +40,19 @@ impl FromStr for LogId {
     }
 }
 
+impl serde::Serialize for LogId {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for LogId {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<LogId, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+        text.parse().map_err(|NotALogId| serde::de::Error::custom("a log id is milliseconds-sequence"))
+    }
+}
+
 /// A place in the log as this process sees it: the last contiguous id applied, and the local sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {

@@ -14,6 +14,9 @@ use super::{Invalidation, TagId};
 use crate::clock::Timestamp;
 use crate::words::words;
 
+/// More announced writes than this at a time are taken for made.
+const MAX_INTENTS: usize = 10_000;
+
 /// How many entries may be remembered ahead of a gap; more means the gap is caught up instead.
 const MAX_AHEAD: usize = 4096;
 
@@ -77,10 +80,14 @@ pub struct Table {
     marks: HashMap<TagId, Mark, foldhash::fast::FixedState>,
     horizon: Position,
     soft_horizon: Position,
+    /// When everything was invalidated last.
+    all_at: Timestamp,
     last: LogId,
     local: u64,
     /// Entries applied ahead of the chain: predecessor → id.
     ahead: BTreeMap<LogId, LogId>,
+    /// Writes that were announced and are not known to be over: until when, and what they may have changed.
+    intents: BTreeMap<LogId, (Timestamp, Invalidation)>,
     capacity: usize,
     moves: Vec<HorizonReason>,
 }
@@ -92,9 +99,11 @@ impl Table {
             marks: HashMap::default(),
             horizon: Position::default(),
             soft_horizon: Position::default(),
+            all_at: Timestamp(0),
             last: LogId::ZERO,
             local: 0,
             ahead: BTreeMap::new(),
+            intents: BTreeMap::new(),
             capacity: capacity.max(1),
             moves: Vec::new(),
         }
@@ -155,12 +164,27 @@ impl Table {
             && tags.into_iter().all(|tag| self.marks.get(&tag).is_none_or(untouched))
     }
 
+    /// Whether nothing has named any of these tags, nor everything been invalidated, at `since` or later.
+    pub fn quiet(&self, since: Timestamp, tags: impl IntoIterator<Item = TagId>) -> bool {
+        self.all_at < since && tags.into_iter().all(|tag| self.marks.get(&tag).is_none_or(|mark| mark.at < since))
+    }
+
     /// Applies an entry of the log. `previous` is the id of the entry before it, as its appender recorded it.
     pub fn entry(&mut self, id: LogId, previous: LogId, what: &Invalidation, now: Timestamp) -> Step {
         if id <= self.last {
             return Step::Known;
         }
-        self.mark(Position::at(id), what, now);
+        if let Some(over) = what.done {
+            self.intents.remove(&over);
+        }
+        match what.intent {
+            Some(until) if self.intents.len() < MAX_INTENTS => {
+                let named = Invalidation { intent: None, ..what.clone() };
+                self.intents.insert(id, (Timestamp(until), named));
+            }
+            // One that can't be remembered holds at once.
+            _ => self.mark(Position::at(id), what, now),
+        }
         if previous < self.last {
             return Step::Forked;
         }
@@ -193,6 +217,23 @@ impl Table {
         let at = self.position();
         self.mark(at, what, now);
         at
+    }
+
+    /// Invalidates what announced writes may have changed that are overdue by now: nobody will say any more that they
+    /// are over. Returns what was invalidated.
+    pub fn overdue(&mut self, now: Timestamp) -> Vec<Invalidation> {
+        let overdue: Vec<LogId> =
+            self.intents.iter().filter(|(_, (until, _))| *until < now).map(|(id, _)| *id).collect();
+        let named: Vec<Invalidation> = overdue.iter().filter_map(|id| Some(self.intents.remove(id)?.1)).collect();
+        for what in &named {
+            self.local(what, now);
+        }
+        named
+    }
+
+    /// How many writes are announced and not over.
+    pub fn intents(&self) -> usize {
+        self.intents.len()
     }
 
     /// Without Redis the log is a counter in this process: appends, applies, and returns the new id.
@@ -242,6 +283,7 @@ impl Table {
 
     fn mark(&mut self, at: Position, what: &Invalidation, now: Timestamp) {
         if what.all {
+            self.all_at = self.all_at.max(now);
             if what.soft {
                 self.soft_horizon = self.soft_horizon.max(at);
             } else {
@@ -332,6 +374,38 @@ mod tests {
         assert_eq!(t.standing(as_of, tags(&["a"])), Standing::Valid);
         t.local(&tag("a"), NOW);
         assert_eq!(t.standing(as_of, tags(&["a"])), Standing::Invalid);
+    }
+
+    #[test]
+    fn an_announced_write_holds_when_it_is_overdue_and_not_when_it_is_over() {
+        let mut t = following(5);
+        let announced = Invalidation { intent: Some(100), ..tag("a") };
+        t.entry(id(6), id(5), &announced, NOW);
+        let filled = t.position();
+        let standing = |t: &Table| t.standing(filled, tags(&["a"]));
+        assert_eq!((t.position().id, standing(&t)), (id(6), Standing::Valid), "it may fail yet");
+        assert!(t.overdue(Timestamp(100)).is_empty());
+        assert_eq!(t.overdue(Timestamp(101)), [tag("a")]);
+        assert_eq!((standing(&t), t.intents()), (Standing::Invalid, 0));
+
+        t.entry(id(7), id(6), &announced, NOW);
+        t.entry(id(8), id(7), &Invalidation { done: Some(id(7)), ..Invalidation::default() }, NOW);
+        let filled = t.position();
+        assert!(t.overdue(Timestamp(500)).is_empty(), "it failed, and changed nothing");
+        assert_eq!(t.standing(filled, tags(&["a"])), Standing::Valid);
+        t.entry(id(9), id(8), &announced, NOW);
+        t.entry(id(10), id(9), &Invalidation { done: Some(id(9)), ..tag("a") }, NOW);
+        assert_eq!(t.standing(filled, tags(&["a"])), Standing::Invalid, "its end names what it changed");
+    }
+
+    #[test]
+    fn what_was_named_lately_is_known() {
+        let mut t = following(5);
+        assert!(t.quiet(Timestamp(1), tags(&["a"])));
+        t.entry(id(6), id(5), &tag("a"), Timestamp(100));
+        assert!(!t.quiet(Timestamp(100), tags(&["b", "a"])) && t.quiet(Timestamp(101), tags(&["a"])));
+        t.entry(id(7), id(6), &Invalidation::all(), Timestamp(200));
+        assert!(!t.quiet(Timestamp(200), tags(&["b"])) && t.quiet(Timestamp(201), tags(&["b"])));
     }
 
     #[test]

@@ -116,6 +116,22 @@ impl Connector {
 
     /// Finds home and connects to it, and where there are other nodes, to them.
     pub(super) async fn open(&self, names: &Names, deadline: Duration) -> Result<Opened, Lost> {
+        let (dialer, home, slots) = self.find(names).await?;
+        let commands = within("connecting", dialer.connect(&home)).await?;
+        let log = within("connecting", dialer.connect(&home)).await?;
+        if matches!(self.address.topology, Topology::Sentinel { .. }) && !is_master(&commands).await? {
+            return Err(Lost::Moved(format!("{home}, which the sentinels name, is no master (yet)")));
+        }
+        let node = Arc::new(Node::new(home.to_string(), commands));
+        let cluster = match slots {
+            Some(slots) => Some(Arc::new(Cluster::new(&dialer, &slots, &node, deadline).await)),
+            None => None,
+        };
+        Ok(Opened { connections: Connections { home: node, log, cluster }, home, dialer })
+    }
+
+    /// Finds home.
+    async fn find(&self, names: &Names) -> Result<(Dialer, Target, Option<Slots>), Lost> {
         let dialer = self.dialer(&self.address.login, self.address.database)?;
         let (home, slots) = match &self.address.topology {
             Topology::Server(host) => (Target::Host(host.clone()), None),
@@ -131,17 +147,14 @@ impl Connector {
                 (Target::Host(home), Some(slots))
             }
         };
-        let commands = within("connecting", dialer.connect(&home)).await?;
-        let log = within("connecting", dialer.connect(&home)).await?;
-        if matches!(self.address.topology, Topology::Sentinel { .. }) && !is_master(&commands).await? {
-            return Err(Lost::Moved(format!("{home}, which the sentinels name, is no master (yet)")));
-        }
-        let node = Arc::new(Node::new(home.to_string(), commands));
-        let cluster = match slots {
-            Some(slots) => Some(Arc::new(Cluster::new(&dialer, &slots, &node, deadline).await)),
-            None => None,
-        };
-        Ok(Opened { connections: Connections { home: node, log, cluster }, home, dialer })
+        Ok((dialer, home, slots))
+    }
+
+    /// One more connection for subscriptions, at home too: messages that are published anywhere in a cluster come
+    /// there.
+    pub(super) async fn subscriber(&self, names: &Names) -> Result<PubSub, Lost> {
+        let (dialer, home, _) = self.find(names).await?;
+        within("connecting", dialer.subscriber(&home)).await
     }
 
     /// Connects a link for a few commands, without anybody who follows.

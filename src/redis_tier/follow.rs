@@ -68,6 +68,7 @@ impl Follower {
                 Err(lost) => lost,
             };
             self.link.down();
+            self.log.overdue();
             if let Lost::Refused(error) | Lost::RefusedAt(_, error) = &lost {
                 self.link.note_refusal(error, &format!("connecting to {}", self.connector.address()));
             }
@@ -188,6 +189,7 @@ impl Follower {
             return Err(Lost::Commands);
         }
         self.catch_up().await?;
+        self.log.overdue();
         self.log.heard();
         Ok(sink)
     }
@@ -201,7 +203,7 @@ impl Follower {
             };
             *heard_up_to = (*heard_up_to).max(ring.id);
             let step = self.log.applied(ring.id, ring.previous, &ring.what);
-            if step != Step::Known && ring.origin != self.link.origin() {
+            if step != Step::Known && ring.origin != self.link.origin() && names(&ring.what) {
                 self.metrics.invalidation(Source::Log, ring.what.scope());
             }
             match step {
@@ -288,11 +290,18 @@ impl Follower {
             tracing::warn!(%id, "an entry of the invalidation log can't be read: everything is invalidated");
         }
         let new = self.log.applied_next(id, entry.what.as_ref());
-        if let Some(what) = entry.what.filter(|_| new && !entry.begins && entry.origin != self.link.origin().as_bytes())
+        if let Some(what) = entry
+            .what
+            .filter(|what| new && names(what) && !entry.begins && entry.origin != self.link.origin().as_bytes())
         {
             self.metrics.invalidation(Source::Log, what.scope());
         }
     }
+}
+
+/// Whether an entry invalidates something, and is no announcement of a write or its end alone.
+fn names(what: &Invalidation) -> bool {
+    what.intent.is_none() && !what.is_empty()
 }
 
 /// How the last id applied lies to what was read after it.
@@ -338,7 +347,7 @@ impl LogEntry<'_> {
         let what = match field("m") {
             _ if !known => None,
             _ if begins => Some(Invalidation::default()),
-            Some(message) => Invalidation::parse(message).ok(),
+            Some(message) => Invalidation::parse_logged(message).ok(),
             None => None,
         };
         LogEntry { origin: field("o").unwrap_or_default(), previous, begins, what }
@@ -359,7 +368,7 @@ impl Ring<'_> {
         let mut id = || std::str::from_utf8(parts.next()?).ok()?.parse().ok();
         let (id, previous) = (id()?, id()?);
         let origin = std::str::from_utf8(parts.next()?).ok()?;
-        Some(Ring { id, previous, origin, what: Invalidation::parse(parts.next()?).ok()? })
+        Some(Ring { id, previous, origin, what: Invalidation::parse_logged(parts.next()?).ok()? })
     }
 }
 

@@ -315,6 +315,27 @@ impl Link {
         Ok(Chunk { last, found: raw.1 > 0, entries })
     }
 
+    /// Runs a command on one key, wherever that is.
+    pub(super) async fn on_key<T: FromRedisValue>(
+        &self,
+        command: Command,
+        key: &str,
+        what: redis::Cmd,
+    ) -> Result<T, Unavailable> {
+        self.run(command, For::Key(key), Request::Command(what)).await
+    }
+
+    /// Runs a script on one key, wherever that is.
+    pub(super) async fn script<T: FromRedisValue>(
+        &self,
+        command: Command,
+        script: &Script,
+        key: &str,
+        args: &[&[u8]],
+    ) -> Result<T, Unavailable> {
+        self.run(command, For::Key(key), Request::Script { script, keys: &[key], args }).await
+    }
+
     /// Asks for a sign of life over the command connection.
     pub(super) async fn ping(&self) -> Result<(), Unavailable> {
         self.run(Command::Ping, For::Home, Request::Command(redis::cmd("PING"))).await
@@ -476,6 +497,7 @@ impl Link {
                  {heard}*; PUBLISH on {bell})"
             ),
             Command::Read => format!("the script that reads (XRANGE, XINFO, XADD, EXISTS and TIME at {log})"),
+            Command::Lease => format!("a lease (SET, GET, PEXPIRE and DEL of {entries}*, PUBLISH on {entries}*)"),
             Command::Connect => "connecting".to_owned(),
             Command::Ping => "PING".to_owned(),
         }

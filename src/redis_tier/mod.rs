@@ -5,6 +5,7 @@
 //! * `cluster` — which node has which slot, and a connection to each.
 //! * [`link`] — the connections for commands: deadline, breaker.
 //! * [`follow`] — the task that connects, subscribes and follows the log.
+//! * [`lease`] — who fetches a key for the whole fleet, and how the others are told.
 //! * `scripts` — what runs inside Redis.
 //! * `refusal` — what Redis refuses because of who we are.
 //!
@@ -14,6 +15,7 @@ pub mod address;
 mod cluster;
 pub mod connect;
 pub mod follow;
+pub mod lease;
 pub mod link;
 mod refusal;
 mod scripts;

@@ -8,18 +8,20 @@
 //! a request's head that has begun must be complete.
 //!
 //! When it is in doubt about what it reads (which the parser will refuse) it stops following; it never
-//! changes a byte.
+//! changes a byte of that. The other way it writes what the library can't send: interim responses.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
+
+use crate::interim::Outlet;
 
 /// Heads longer than this, in bytes, are not followed: the parser refuses them long before.
 const MAX_HEAD: usize = 1024 * 1024;
@@ -33,6 +35,9 @@ pub struct Guarded {
     deadline: Option<Pin<Box<Sleep>>>,
     write_timeout: Duration,
     write_deadline: Option<Pin<Box<Sleep>>>,
+    outlet: Option<Arc<Outlet>>,
+    /// Whether an interim response is written in part.
+    begun: bool,
 }
 
 impl Guarded {
@@ -49,6 +54,8 @@ impl Guarded {
             deadline: None,
             write_timeout,
             write_deadline: None,
+            outlet: None,
+            begun: false,
         };
         (guarded, ambiguous)
     }
@@ -60,6 +67,27 @@ impl Guarded {
         let (mut guarded, _) = Guarded::new(inner, write_timeout, write_timeout);
         guarded.follow.lose();
         guarded
+    }
+
+    /// The same connection, which writes what waits in this outlet.
+    pub fn with_outlet(mut self, outlet: Arc<Outlet>) -> Guarded {
+        self.outlet = Some(outlet);
+        self
+    }
+
+    /// Writes what waits in the outlet. It is begun only at a flush, which is between two messages (see
+    /// [`crate::interim`]).
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(outlet) = &self.outlet
+            && let Some(bytes) = outlet.next()
+        {
+            let written = Pin::new(&mut self.inner).poll_write(cx, &bytes);
+            match ready!(self.in_time(cx, written))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => self.begun = self.outlet.as_ref().is_some_and(|outlet| outlet.wrote(n)),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// A client that takes nothing for too long is given up: what it holds is wanted by others.
@@ -100,6 +128,9 @@ impl AsyncRead for Guarded {
 
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.begun {
+            ready!(self.poll_interim(cx))?;
+        }
         let written = Pin::new(&mut self.inner).poll_write(cx, buf);
         self.in_time(cx, written)
     }
@@ -108,6 +139,9 @@ impl AsyncWrite for Guarded {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.begun {
+            ready!(self.poll_interim(cx))?;
+        }
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
         self.in_time(cx, written)
     }
@@ -115,6 +149,7 @@ impl AsyncWrite for Guarded {
         self.inner.is_write_vectored()
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

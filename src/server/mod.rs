@@ -10,12 +10,13 @@ pub mod guard;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -32,11 +33,13 @@ use crate::config::Config;
 use crate::core::{Core, LastSeen};
 use crate::forward::Peer;
 use crate::freshness::LONGEST_LIFE;
+use crate::interim::{Outlet, Sink};
 use crate::invalidation::log::InvalidationLog;
 use crate::metrics::{MalformedWhat, Metrics};
 use crate::proxy::Proxy;
 use crate::redis_tier::connect::Connector;
 use crate::redis_tier::follow::Follower;
+use crate::redis_tier::lease::{Leases, Waker};
 use crate::redis_tier::link::{Link, Names};
 use crate::route::Routes;
 use crate::store::Shared;
@@ -120,18 +123,22 @@ impl Server {
             metrics.clone(),
         ));
         let largest = config.routes.iter().map(|r| r.max_object).max().unwrap_or(0);
+        let leased = connector.clone().zip(link.clone());
+        let (leases, waker) = leased.map(|(c, l)| Leases::new(l, c, config.store.redis_timeout)).unzip();
         let core = Arc::new(Core {
             instance,
             routes,
             memory: Memory::new(config.store.memory, largest, metrics.clone()),
-            shared: link.clone().map(|link| Shared::new(link, log.clone(), metrics.clone())),
+            shared: link.clone().map(|link| Shared::new(link, log.clone(), metrics.clone(), config.store.compress)),
             link: link.clone(),
             log: log.clone(),
             fills: Fills::new(metrics.clone()),
+            leases,
             metrics: metrics.clone(),
             clock,
             config,
             upstream_answers: LastSeen::default(),
+            cookies_told: AtomicBool::new(false),
         });
         let follower = connector.zip(link).map(|(connector, link)| Follower {
             connector,
@@ -140,12 +147,13 @@ impl Server {
             heartbeat: core.config.invalidation.heartbeat,
             metrics,
         });
+        let background = Background { follower, waker };
 
         let state = watch::Sender::new(Phase::Serving);
         let control = {
             let (core, phase) = (core.clone(), state.subscribe());
             spawn_thread("asidecar-control", move |runtime| {
-                runtime.block_on(control(core, admin, admin_address, follower, phase));
+                runtime.block_on(control(core, admin, admin_address, background, phase));
             })?
         };
         let wanted = core.config.listen.workers;
@@ -212,6 +220,12 @@ fn redis_link(config: &Config, instance: &str, metrics: &Arc<Metrics>) -> (Optio
     (Some(Arc::new(connector)), Some(Arc::new(link)))
 }
 
+/// What runs beside the requests when there is a Redis.
+struct Background {
+    follower: Option<Follower>,
+    waker: Option<Waker>,
+}
+
 /// A new name for an instance, in the log and on the admin page.
 pub fn instance_name() -> String {
     use std::hash::{BuildHasher, RandomState};
@@ -248,11 +262,14 @@ async fn control(
     core: Arc<Core>,
     listener: StdListener,
     address: SocketAddr,
-    follower: Option<Follower>,
+    background: Background,
     mut phase: watch::Receiver<Phase>,
 ) {
     let log = core.log.clone();
-    if let Some(follower) = follower {
+    if let Some(waker) = background.waker {
+        tokio::spawn(waker.run());
+    }
+    if let Some(follower) = background.follower {
         tokio::spawn(follower.run());
     }
     match TcpListener::from_std(listener) {
@@ -345,8 +362,17 @@ pub struct Connection {
     pub peer: Peer,
     /// Set when its framing is in doubt (see [`guard`]).
     pub ambiguous: Arc<AtomicBool>,
+    /// Where interim responses for it wait; `None` with HTTP/2, where the library can send none.
+    pub outlet: Option<Arc<Outlet>>,
     /// Held as long as anything goes on for it.
     pub lease: Arc<Lease>,
+}
+
+impl Connection {
+    /// Where interim responses to its request of that version go; `None` when it can be sent none.
+    pub fn sink(&self, version: Version) -> Option<Sink> {
+        self.outlet.as_ref()?.sink(version)
+    }
 }
 
 async fn connection(
@@ -407,7 +433,9 @@ async fn serve_http1(
 ) {
     let listen = &proxy.core.config.listen;
     let (stream, ambiguous) = Guarded::new(stream, listen.header_timeout, proxy.upstream.settings().idle_timeout);
-    let from = Arc::new(Connection { peer, ambiguous, lease });
+    let outlet = Outlet::new(proxy.core.clock.clone());
+    let stream = stream.with_outlet(outlet.clone());
+    let from = Arc::new(Connection { peer, ambiguous, outlet: Some(outlet), lease });
     let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, from.clone()));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -431,7 +459,7 @@ async fn serve_http2(
     mut phase: watch::Receiver<Phase>,
 ) {
     let listen = &proxy.core.config.listen;
-    let from = Arc::new(Connection { peer, ambiguous: Arc::default(), lease });
+    let from = Arc::new(Connection { peer, ambiguous: Arc::default(), outlet: None, lease });
     let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, from.clone()));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -453,7 +481,11 @@ async fn answer(
     request: Request<Incoming>,
     from: Arc<Connection>,
 ) -> Result<http::Response<crate::body::Body>, std::convert::Infallible> {
-    Ok(proxy.handle(request, &from).await)
+    let answer = pin!(proxy.handle(request, &from));
+    Ok(match &from.outlet {
+        Some(outlet) => outlet.last(answer).await,
+        None => answer.await,
+    })
 }
 
 fn told(proxy: &Proxy, done: hyper::Result<()>) {

@@ -26,12 +26,14 @@ pub struct Shared {
     link: Arc<Link>,
     log: Arc<InvalidationLog>,
     metrics: Arc<Metrics>,
+    /// Whether bodies are compressed where that pays.
+    compress: bool,
 }
 
 impl Shared {
     /// The tier behind a link.
-    pub fn new(link: Arc<Link>, log: Arc<InvalidationLog>, metrics: Arc<Metrics>) -> Shared {
-        Shared { link, log, metrics }
+    pub fn new(link: Arc<Link>, log: Arc<InvalidationLog>, metrics: Arc<Metrics>, compress: bool) -> Shared {
+        Shared { link, log, metrics, compress }
     }
 
     /// Whether it answers at present.
@@ -83,6 +85,6 @@ impl Shared {
         {
             return false;
         }
-        self.link.set(&entry.key, record::encode(entry), life).await.is_ok()
+        self.link.set(&entry.key, record::encode(entry, self.compress), life).await.is_ok()
     }
 }

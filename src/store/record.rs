@@ -5,7 +5,7 @@
 //! entry:    key  base u32  path  status u16  as-of (ms u64, seq u64)  birth u64  fresh u64
 //!           while-revalidate u64  if-error u64  if-unreachable u64  flags u8  cost u32  tags
 //!           number of fields u16, each: name value
-//!           body, to the end
+//!           body, to the end; its length u32 before it if it is compressed (LZ4)
 //! variants: key  text (see `Variants::to_record`)
 //! ```
 //!
@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
@@ -42,6 +43,12 @@ const MAX_FIELDS: u16 = 1000;
 const MUST_REVALIDATE: u8 = 1;
 const SHARED_COOKIE: u8 = 2;
 const SHARED_AUTHORIZATION: u8 = 4;
+const COMPRESSED: u8 = 8;
+
+/// Bodies below this, in bytes, are not worth compressing.
+const WORTH_COMPRESSING: usize = 4096;
+/// LZ4 makes nothing smaller than by this factor: what claims more is no body of ours.
+const MOST_COMPRESSED: usize = 255;
 
 /// Why a record can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +77,12 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// Writes an entry.
-pub fn encode(entry: &Entry) -> Bytes {
+/// Writes an entry; with `compress` its body is compressed where that pays.
+pub fn encode(entry: &Entry, compress: bool) -> Bytes {
+    let compressed = if compress && may_shrink(entry) { compressed(&entry.body) } else { None };
+    let body = compressed.as_deref().unwrap_or(&entry.body);
     let fields: usize = entry.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 8).sum();
-    let room = PREAMBLE + 96 + entry.key.len() + entry.path.len() + entry.tags.len() + fields + entry.body.len();
+    let room = PREAMBLE + 96 + entry.key.len() + entry.path.len() + entry.tags.len() + fields + body.len() + 4;
     let mut out = begin(ENTRY, room);
     put(&mut out, entry.key.as_bytes());
     out.put_u32_le(u32::try_from(entry.base).unwrap_or(u32::MAX));
@@ -91,6 +100,7 @@ pub fn encode(entry: &Entry) -> Bytes {
         (entry.lifetime.must_revalidate, MUST_REVALIDATE),
         (entry.sharing.cookie, SHARED_COOKIE),
         (entry.sharing.authorization, SHARED_AUTHORIZATION),
+        (compressed.is_some(), COMPRESSED),
     ] {
         flags |= if set { flag } else { 0 };
     }
@@ -102,8 +112,27 @@ pub fn encode(entry: &Entry) -> Bytes {
         put(&mut out, name.as_str().as_bytes());
         put(&mut out, value.as_bytes());
     }
-    out.put_slice(&entry.body);
+    if compressed.is_some() {
+        out.put_u32_le(u32::try_from(entry.body.len()).unwrap_or(u32::MAX));
+    }
+    out.put_slice(body);
     seal(out)
+}
+
+/// Whether a body is likely to shrink, by its size and type: text that is not coded already.
+fn may_shrink(entry: &Entry) -> bool {
+    let kind = entry.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let texts = ["json", "xml", "javascript", "x-ndjson", "csv", "graphql"];
+    (WORTH_COMPRESSING..=u32::MAX as usize).contains(&entry.body.len())
+        && !entry.headers.contains_key(CONTENT_ENCODING)
+        && (kind.starts_with("text/") || texts.iter().any(|t| kind.ends_with(t)))
+}
+
+/// A body compressed, if that saves an eighth of it at least.
+fn compressed(body: &[u8]) -> Option<Vec<u8>> {
+    let smaller = lz4_flex::block::compress(body);
+    (smaller.len() <= body.len() - body.len() / 8).then_some(smaller)
 }
 
 /// Writes what the responses of a key vary by.
@@ -166,7 +195,7 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<E
         let value = HeaderValue::from_bytes(r.bytes()?).map_err(|_| Unusable::Malformed)?;
         headers.append(name, value);
     }
-    let body = r.record.slice(r.at..);
+    let body = if flags & COMPRESSED == 0 { r.record.slice(r.at..) } else { decompressed(&mut r)? };
     let ids = tag_ids(key, base, &path, &tags);
     Ok(Entry {
         key: key.into(),
@@ -185,6 +214,17 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<E
         cost,
         hits: AtomicU32::new(0),
     })
+}
+
+fn decompressed(r: &mut Reader<'_>) -> Result<Bytes, Unusable> {
+    let length = r.u32()? as usize;
+    let body = &r.record[r.at..];
+    // Checked before room is made for it.
+    if length > body.len().saturating_mul(MOST_COMPRESSED) {
+        return Err(Unusable::Malformed);
+    }
+    let whole = lz4_flex::block::decompress(body, length).map_err(|_| Unusable::Malformed)?;
+    if whole.len() == length { Ok(whole.into()) } else { Err(Unusable::Malformed) }
 }
 
 /// The ids that an entry's key, path and tag names stand for; the same as [`crate::entry::Tags`] gathered when
@@ -313,7 +353,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let was = sample(b"hello");
-        let Ok(Stored::Entry(got)) = read(&encode(&was)) else { panic!("must decode") };
+        let Ok(Stored::Entry(got)) = read(&encode(&was, false)) else { panic!("must decode") };
         assert_eq!(got.stamp.as_of, Position::at(was.stamp.as_of.id), "the local sequence is this process's own");
         assert_eq!((&got.key, got.base, &got.path, got.route), (&was.key, was.base, &was.path, was.route));
         assert_eq!((got.status, &got.headers, &got.body), (was.status, &was.headers, &was.body));
@@ -340,8 +380,44 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_compressed_by_size_and_type_and_read_back() {
+        let of = |body: &[u8], kind: &str, coding: Option<&str>| {
+            let mut entry = sample(body);
+            entry.headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+            if let Some(coding) = coding {
+                entry.headers.insert(CONTENT_ENCODING, coding.parse().unwrap());
+            }
+            let record = encode(&entry, true);
+            let Stored::Entry(got) = read(&record).unwrap() else { panic!() };
+            assert_eq!(got.body, entry.body);
+            record.len() < encode(&entry, false).len()
+        };
+        let text = b"{\"name\":\"somebody\",\"age\":42},".repeat(200);
+        for kind in ["application/json", "text/html; charset=utf-8", "application/problem+json", "image/svg+xml"] {
+            assert!(of(&text, kind, None), "{kind}");
+        }
+        assert!(!of(&text, "image/png", None) && !of(&text, "application/json", Some("gzip")));
+        assert!(!of(&text[..1000], "application/json", None), "too small to pay");
+        let noise: Vec<u8> = (0..250u32).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
+        assert!(!of(&noise, "text/plain", None), "it does not shrink");
+    }
+
+    #[test]
+    fn a_record_that_claims_to_grow_beyond_reason_is_refused_before_room_is_made_for_it() {
+        let mut entry = sample(&b"abcdefgh".repeat(1000));
+        entry.headers.insert(CONTENT_TYPE, "text/plain".parse().unwrap());
+        let good = encode(&entry, true);
+        let at = good.windows(4).rposition(|w| w == 8000u32.to_le_bytes()).unwrap();
+        for length in [u32::MAX, 7999, 8001, 0] {
+            let mut bad = BytesMut::from(&good[..]);
+            bad[at..at + 4].copy_from_slice(&length.to_le_bytes());
+            assert_eq!(read(&seal(bad)).unwrap_err(), Unusable::Malformed, "{length}");
+        }
+    }
+
+    #[test]
     fn damaged_foreign_and_misplaced_records_are_told_apart() {
-        let good = encode(&sample(b"hello"));
+        let good = encode(&sample(b"hello"), false);
         assert_eq!(read(b"").unwrap_err(), Unusable::Foreign);
         assert_eq!(read(b"some other program's value").unwrap_err(), Unusable::Foreign);
         assert_eq!(decode(good.clone(), "user:2", 0, Timestamp(0)).unwrap_err(), Unusable::OtherKey);
@@ -369,7 +445,7 @@ mod tests {
 
         #[test]
         fn any_body_survives(body in prop::collection::vec(any::<u8>(), 0..300)) {
-            let Ok(Stored::Entry(got)) = read(&encode(&sample(&body))) else { panic!("must decode") };
+            let Ok(Stored::Entry(got)) = read(&encode(&sample(&body), false)) else { panic!("must decode") };
             prop_assert_eq!(&got.body[..], &body[..]);
         }
     }

@@ -16,6 +16,8 @@ mod admin;
 mod caching;
 mod commands;
 mod dashboards;
+mod fleet;
+mod interim;
 mod invalidation;
 mod keys_and_routes;
 mod proxying;

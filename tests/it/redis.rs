@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use asidecar::invalidation::Invalidation;
 use http::Method;
 
 use crate::invalidation::Slow;
@@ -565,7 +566,7 @@ async fn a_drain_logs_what_is_pending_and_the_write_of_a_client_that_has_gone() 
     let end = tokio::task::spawn_blocking(move || server.stop());
     gate.open(1);
     end.await.unwrap();
-    assert_eq!(redis.ask::<i64>(&["XLEN", "{asidecar}:log"]).await, before + 1);
+    assert_eq!(redis.ask::<i64>(&["XLEN", "{asidecar}:log"]).await, before + 2, "announced, and over");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -613,4 +614,75 @@ async fn under_load_nobody_reads_less_than_what_was_acknowledged_before_through_
             assert_eq!(proxy.get(&format!("/users/{key}")).await.body, version.load(Ordering::SeqCst).to_string());
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bounded_route_is_served_while_redis_is_silent_and_says_so() {
+    let mut redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let proxy = instance(&origin, &redis).await;
+    proxy.fill("/users/1").await;
+    assert_eq!(proxy.get("/users/1").await.cache_status(), "asidecar; hit; ttl=599; detail=memory");
+    redis.kill();
+    proxy.redis_is_down().await;
+    proxy.clock.advance(Duration::from_secs(2));
+    assert_eq!(proxy.get("/users/1").await.cache_status(), "asidecar; hit; ttl=597; detail=memory_untrusted");
+    assert_eq!(proxy.metric("untrusted_hits_total{route=\"user\"}").await, 1.0);
+    redis.restart().await;
+    proxy.redis_is_up().await;
+    eventually("sure again", || async { proxy.fill("/users/1").await.cache_status().ends_with("detail=memory") }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_instance_dies_before_it_can_say_what_came_of_it_is_taken_for_made() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let (a, b) = (instance(&origin, &redis).await, instance(&origin, &redis).await);
+    fill_both(&b, &redis, "/users/1", "user:1").await;
+    let what = Invalidation { keys: vec!["user:1".into()], ..Invalidation::default() };
+    let until = a.clock.now().plus(Duration::from_secs(100));
+    a.server.core.log.announce(what, until).await.expect("it is in the log");
+    eventually("announced everywhere", || async { b.server.core.log.position() == a.server.core.log.position() }).await;
+    // It dies with the write on its way to upstream.
+    drop(a);
+    b.clock.advance(Duration::from_secs(90));
+    assert!(b.get("/users/1").await.is_hit("memory"), "it may fail yet");
+    b.clock.advance(Duration::from_secs(20));
+    let taken = "invalidations_total{scope=\"key\",source=\"intent\"}";
+    eventually("taken for made", || async { b.metric(taken).await == 1.0 }).await;
+    assert!(!b.get("/users/1").await.is_hit("memory"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_fails_is_announced_and_over_and_invalidates_nothing() {
+    let redis = Redis::start().await;
+    let origin = Origin::start(|seen| async move {
+        if seen.method == Method::PUT { crate::support::status(409) } else { with(ok("a"), FRESH) }
+    })
+    .await;
+    let (a, b) = (instance(&origin, &redis).await, instance(&origin, &redis).await);
+    fill_both(&b, &redis, "/users/1", "user:1").await;
+    let before: i64 = redis.ask(&["XLEN", "{asidecar}:log"]).await;
+    a.send(Method::PUT, "/users/1", &[], "").await;
+    assert_eq!(redis.ask::<i64>(&["XLEN", "{asidecar}:log"]).await, before + 2, "its beginning and its end");
+    eventually("heard", || async { b.server.core.log.position() == a.server.core.log.position() }).await;
+    b.clock.advance(Duration::from_secs(300));
+    let pings = "redis_commands_total{command=\"ping\",result=\"ok\"}";
+    let beats = b.metric(pings).await;
+    eventually("two heartbeats", || async { b.metric(pings).await >= beats + 2.0 }).await;
+    assert!(b.get("/users/1").await.is_hit("memory"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_announces_or_ends_a_write() {
+    let redis = Redis::start().await;
+    let origin = Origin::counting("max-age=600").await;
+    let proxy = instance(&origin, &redis).await;
+    proxy.fill("/users/1").await;
+    for message in [r#"{"done":"1-0"}"#, r#"{"tags":["users"],"intent":1}"#] {
+        redis.publish(message).await;
+        assert_eq!(proxy.purge(message).await.status, 400);
+    }
+    eventually("refused", || async { proxy.metric("malformed_total{what=\"message\"}").await >= 2.0 }).await;
+    assert!(proxy.get("/users/1").await.is_hit("memory"));
 }
