@@ -60,25 +60,22 @@ impl Slots {
                 Ok::<_, redis::RedisError>((answer, node))
             })
             .collect();
-        let mut votes: Vec<(usize, Slots)> = Vec::new();
+        let mut votes = Votes::default();
         let mut lost = Lost::TooSlow("CLUSTER SLOTS");
         let mut until = Instant::now() + CONNECT_DEADLINE;
         while let Ok(Some(answer)) = timeout_at(until, asked.next()).await {
             match answer.map(|(answer, node)| Slots::parse(&answer, node).ok_or(node)) {
                 Ok(Ok(slots)) => {
-                    if votes.is_empty() {
+                    if votes.0.is_empty() {
                         until = Instant::now() + OTHERS;
                     }
-                    match votes.iter_mut().find(|(_, known)| *known == slots) {
-                        Some((count, _)) => *count += 1,
-                        None => votes.push((1, slots)),
-                    }
+                    votes.add(slots);
                 }
                 Ok(Err(node)) => lost = Lost::Unusable(format!("{node} answers CLUSTER SLOTS in an odd way")),
                 Err(error) => lost = Lost::RefusedAt("CLUSTER SLOTS", error),
             }
         }
-        votes.into_iter().max_by_key(|(count, _)| *count).map(|(_, slots)| slots).ok_or(lost)
+        votes.winner().ok_or(lost)
     }
 
     /// The masters.
@@ -124,6 +121,22 @@ impl Slots {
     pub(super) fn owner(&self, slot: u16) -> Option<&Host> {
         let at = self.0.partition_point(|(_, last, _)| *last < slot);
         self.0.get(at).filter(|(first, ..)| *first <= slot).map(|(.., host)| host)
+    }
+}
+
+/// What the nodes say, each with how many say so.
+#[derive(Default)]
+struct Votes(Vec<(usize, Slots)>);
+
+impl Votes {
+    fn add(&mut self, slots: Slots) {
+        match self.0.iter_mut().find(|(_, known)| *known == slots) {
+            Some((count, _)) => *count += 1,
+            None => self.0.push((1, slots)),
+        }
+    }
+    fn winner(self) -> Option<Slots> {
+        self.0.into_iter().max_by_key(|(count, _)| *count).map(|(_, slots)| slots)
     }
 }
 
@@ -282,5 +295,16 @@ mod tests {
         let owner = |slot| slots.owner(slot).map(Host::to_string);
         assert_eq!([owner(0), owner(99), owner(100)], [Some("a:1".into()), Some("a:1".into()), None]);
         assert_eq!([owner(101), owner(201), owner(16_383)], [Some("b:2".into()), None, Some("asked:3".into())]);
+    }
+
+    #[test]
+    fn one_node_that_was_cut_off_is_outvoted_however_quick_it_is() {
+        let map = |port| Slots(vec![(0, 16_383, Host { name: "h".into(), port })]);
+        let mut votes = Votes::default();
+        for port in [1, 2, 2] {
+            votes.add(map(port));
+        }
+        assert_eq!(votes.winner(), Some(map(2)));
+        assert_eq!(Votes::default().winner(), None);
     }
 }

@@ -236,9 +236,7 @@ impl Connector {
             match answer {
                 Ok(Ok((epoch, host))) => {
                     answers += 1;
-                    if newest.as_ref().is_none_or(|(known, _)| epoch > *known) {
-                        newest = Some((epoch, host));
-                    }
+                    keep_newer(&mut newest, (epoch, host));
                     if answers * 2 > sentinels.len() {
                         break;
                     }
@@ -248,6 +246,13 @@ impl Connector {
             }
         }
         newest.map(|(_, host)| host).ok_or(lost)
+    }
+}
+
+/// A sentinel that was cut off still names the master of an older epoch.
+fn keep_newer(newest: &mut Option<(u64, Host)>, answer: (u64, Host)) {
+    if newest.as_ref().is_none_or(|(known, _)| answer.0 > *known) {
+        *newest = Some(answer);
     }
 }
 
@@ -328,5 +333,20 @@ impl Dialer {
         let name = ServerName::try_from(host.name.clone())
             .map_err(|e| RedisError::from((ErrorKind::InvalidClientConfig, "no name for TLS", e.to_string())))?;
         Ok(Box::new(TlsConnector::from(settings.clone()).connect(name, stream).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_the_sentinels_say_the_newest_epoch_counts_in_whatever_order_it_comes() {
+        let answer = |epoch, port| (epoch, Host { name: "h".into(), port });
+        for order in [[answer(3, 1), answer(2, 2)], [answer(2, 2), answer(3, 1)]] {
+            let mut newest = None;
+            order.into_iter().for_each(|answer| keep_newer(&mut newest, answer));
+            assert_eq!(newest, Some(answer(3, 1)));
+        }
     }
 }
