@@ -1,7 +1,7 @@
 //! Opening connections: to a server, to the master that the sentinels name, to the nodes of a cluster.
 //!
 //! Wherever there are several servers, one of them is *home*: the one that has the log. The subscription is always
-//! there (decision 12 says why), and so are appends and reads of the log.
+//! there (decision 16 says why), and so are appends and reads of the log.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
