@@ -455,7 +455,7 @@ impl Proxy {
     async fn keep(
         &self,
         order: &Order,
-        (lead, lease): (Lead, Option<Lease>),
+        (mut lead, lease): (Lead, Option<Lease>),
         entry: Arc<Entry>,
         variants: Option<Arc<Variants>>,
     ) {
@@ -469,7 +469,7 @@ impl Proxy {
             metrics.stored(Tier::Memory);
         }
         let (variants, dropped) = self.list_variant(order, &entry, variants);
-        drop(lead);
+        lead.leave();
         for end in dropped {
             self.core.metrics.evicted(Eviction::Variants);
             self.forget(&format!("{}{end}", order.primary)).await;

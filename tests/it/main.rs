@@ -22,4 +22,5 @@ mod invalidation;
 mod keys_and_routes;
 mod proxying;
 mod redis;
+mod stories;
 mod wire;
