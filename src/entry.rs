@@ -157,16 +157,24 @@ pub fn judge(
     if !trusted && policy.coherence == Coherence::Strict {
         return Verdict::Validate { why: Refused::Untrusted, fallback: Fallback::Never };
     }
-    let fallback = freshness::fallback(birth, lifetime, now);
-    if request.no_cache || !acceptable_age(entry, request, state, now) {
-        return Verdict::Validate { why: Refused::Request, fallback };
-    }
+    let fallback = if accepts_stale_for_an_error(request, lifetime, state) {
+        Fallback::AnyError
+    } else {
+        freshness::fallback(birth, lifetime, now)
+    };
+    let wanted = !request.no_cache && acceptable_age(entry, request, state, now);
+    let stale = if standing == Standing::Soft { Refused::SoftPurged } else { Refused::Stale };
     match state {
-        State::Fresh { left } => Verdict::Fresh { left },
-        State::WhileRevalidate { by } => Verdict::WhileRevalidate { by },
-        State::Stale { .. } if standing == Standing::Soft => Verdict::Validate { why: Refused::SoftPurged, fallback },
-        State::Stale { by } if accepts_stale(request, lifetime, by) => Verdict::Accepted { by },
-        State::Stale { .. } => Verdict::Validate { why: Refused::Stale, fallback },
+        State::Fresh { left } if wanted => Verdict::Fresh { left },
+        State::Fresh { .. } => Verdict::Validate { why: Refused::Request, fallback },
+        // Who says max-age without max-stale wants nothing that is stale (RFC 9111 section 5.2.1.1).
+        State::WhileRevalidate { by } if wanted && (request.max_age.is_none() || request.max_stale.is_some()) => {
+            Verdict::WhileRevalidate { by }
+        }
+        State::Stale { by } if wanted && standing != Standing::Soft && accepts_stale(request, lifetime, by) => {
+            Verdict::Accepted { by }
+        }
+        State::WhileRevalidate { .. } | State::Stale { .. } => Verdict::Validate { why: stale, fallback },
     }
 }
 
@@ -180,6 +188,13 @@ fn acceptable_age(entry: &Entry, request: &CacheControl, state: State, now: Time
 /// The request's max-stale, unless the response forbids to be used stale (RFC 9111 section 4.2.4).
 fn accepts_stale(request: &CacheControl, lifetime: &Lifetime, by: u64) -> bool {
     let allowed = request.max_stale.is_some_and(|most| most.is_none_or(|s| by <= s.saturating_mul(1000)));
+    allowed && !lifetime.must_revalidate && by.saturating_add(lifetime.fresh) < millis(LONGEST_LIFE)
+}
+
+/// The request's stale-if-error (RFC 5861 section 4), unless the response forbids to be used stale.
+fn accepts_stale_for_an_error(request: &CacheControl, lifetime: &Lifetime, state: State) -> bool {
+    let (State::WhileRevalidate { by } | State::Stale { by }) = state else { return false };
+    let allowed = request.stale_if_error.is_some_and(|s| by < s.saturating_mul(1000));
     allowed && !lifetime.must_revalidate && by.saturating_add(lifetime.fresh) < millis(LONGEST_LIFE)
 }
 
@@ -372,6 +387,20 @@ mod tests {
         assert_eq!(verdict(&e, "max-age=1", Standing::Valid, 2000), refused);
         assert_eq!(verdict(&e, "min-fresh=9", Standing::Valid, 2000), refused);
         assert_eq!(verdict(&e, "min-fresh=8, max-age=2", Standing::Valid, 2000), Verdict::Fresh { left: 8000 });
+    }
+
+    #[test]
+    fn a_request_refuses_what_is_stale_by_its_max_age_and_takes_it_for_an_error_when_it_says_so() {
+        let mut e = entry(1000, 5000, 0);
+        let stale = |fallback| Verdict::Validate { why: Refused::Stale, fallback };
+        assert_eq!(verdict(&e, "", Standing::Valid, 2000), Verdict::WhileRevalidate { by: 1000 });
+        assert_eq!(verdict(&e, "max-age=9", Standing::Valid, 2000), stale(Fallback::Never));
+        assert_eq!(verdict(&e, "max-age=9, max-stale", Standing::Valid, 2000), Verdict::WhileRevalidate { by: 1000 });
+        assert_eq!(verdict(&e, "no-cache", Standing::Valid, 2000), stale(Fallback::Never), "there is no fresh one");
+        assert_eq!(verdict(&e, "stale-if-error=9", Standing::Valid, 9999), stale(Fallback::AnyError));
+        assert_eq!(verdict(&e, "stale-if-error=9", Standing::Valid, 10_000), stale(Fallback::Never));
+        e.lifetime.must_revalidate = true;
+        assert_eq!(verdict(&e, "stale-if-error=9", Standing::Valid, 9999), stale(Fallback::Never));
     }
 
     #[test]
