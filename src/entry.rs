@@ -121,6 +121,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Milliseconds of freshness left to what answers; 0 or less when it is stale.
+    pub fn left(self) -> i64 {
+        match self {
+            Verdict::Fresh { left } => i64::try_from(left).unwrap_or(i64::MAX),
+            Verdict::WhileRevalidate { by } | Verdict::Accepted { by } => -i64::try_from(by).unwrap_or(i64::MAX),
+            Verdict::Validate { .. } | Verdict::Unusable(_) => 0,
+        }
+    }
+
     /// Whether it may answer where upstream failed in a way that needs this much.
     pub fn stands_in(self, needed: Fallback) -> bool {
         match self {
@@ -325,6 +334,34 @@ pub fn stored_fields(response: &HeaderMap, control: &CacheControl, cookies: &Coo
     own
 }
 
+/// The fields as the request that asked for the response gets them, where that are more than are `stored`: what is
+/// withheld from others, what is for a proxy, and the Age of the message that came last. A cookie that is not stored
+/// goes to who asked, too, unless the route says that cookies mean nothing.
+pub fn own_fields(
+    stored: &HeaderMap,
+    response: &HeaderMap,
+    latest: &HeaderMap,
+    control: &CacheControl,
+    cookies: &CookieRule,
+) -> Option<HeaderMap> {
+    let own = |name: &HeaderName| {
+        FOR_A_PROXY.contains(name)
+            || control.withheld.contains(name)
+            || (*name == SET_COOKIE && *cookies == CookieRule::Bypass)
+    };
+    if !response.keys().any(own) && !latest.contains_key(AGE) {
+        return None;
+    }
+    let mut fields = stored.clone();
+    for (name, value) in response.iter().filter(|(name, _)| own(name) && !stored.contains_key(*name)) {
+        fields.append(name.clone(), value.clone());
+    }
+    if let Some(age) = latest.get(AGE) {
+        fields.insert(AGE, age.clone());
+    }
+    Some(fields)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -452,6 +489,25 @@ mod tests {
         assert_eq!(got.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!((got.len(), &got["x-b"]), (4, &HeaderValue::from_static("")));
         assert!(stored_fields(&h, &cc, &CookieRule::Origin).contains_key("set-cookie"));
+    }
+
+    #[test]
+    fn who_asked_gets_the_fields_too_that_are_not_stored_section_5_2_2_7() {
+        let of = |fields: &[(&'static str, &str)], cookies: &CookieRule| {
+            let mut h = HeaderMap::new();
+            for (name, value) in fields {
+                h.append(*name, value.parse().unwrap());
+            }
+            let cc = CacheControl::of_response(&h, &[]);
+            own_fields(&stored_fields(&h, &cc, cookies), &h, &h, &cc, cookies)
+        };
+        let withheld = [("cache-control", "private=\"x-mine\""), ("x-mine", "1"), ("x-mine", "2"), ("x-a", "3")];
+        let got = of(&withheld, &CookieRule::Origin).unwrap();
+        assert_eq!((got.get_all("x-mine").iter().count(), got.len()), (2, 4));
+        assert_eq!(of(&[("x-a", "1"), ("content-length", "3")], &CookieRule::Bypass), None);
+        assert!(of(&[("set-cookie", "a=b")], &CookieRule::Bypass).unwrap().contains_key("set-cookie"));
+        assert_eq!(of(&[("set-cookie", "a=b")], &CookieRule::Ignore), None);
+        assert_eq!(of(&[("age", "7")], &CookieRule::Origin).unwrap()["age"], "7");
     }
 
     #[test]
