@@ -73,7 +73,7 @@ stories! {
         < 200 | cache-control: max-age=60 | body: hello world
         = 200
         > GET /a | range: bytes=11-
-        = 416 | content-range: bytes */11 | -age | -etag
+        = 416 | content-range: bytes */11 | -etag
         > GET /a | range: bytes=-0
         = 416 | content-range: bytes */11
         > GET /a | range: bytes=20-30,40-50
@@ -201,10 +201,9 @@ stories! {
 
     /// RFC 9111 section 3.3: a part is never the whole
     a_part_from_the_origin_is_not_stored_as_the_whole = "
-        > GET /a
-        < 200 | cache-control: private | body: hello world
-        = 200
         > GET /a | range: bytes=0-4
+        < 200 | cache-control: private | body: hello world
+        ? -range
         < 206 | cache-control: max-age=60 | content-range: bytes 0-4/11 | body: hello
         ? range: bytes=0-4
         = 206 | body: hello | content-range: bytes 0-4/11
@@ -227,10 +226,9 @@ stories! {
     /// RFC 9110 section 14.2: what is too large to be stored is asked for as the client asked
     a_range_of_what_is_too_large_passes_through = r#"
         config: max_object = "1KiB"
-        > GET /a
-        < 200 | cache-control: max-age=60 | size: 2000
-        = 200 | size: 2000
         > GET /a | range: bytes=0-4 | if-range: "a"
+        < 200 | cache-control: max-age=60 | size: 2000
+        ? -range
         < 206 | content-range: bytes 0-4/2000 | body: xxxxx
         ? range: bytes=0-4 | if-range: "a"
         = 206 | body: xxxxx | content-range: bytes 0-4/2000

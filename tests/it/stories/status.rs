@@ -161,9 +161,9 @@ stories! {
         > GET /a
         > GET /a
         < 200 | cache-control: no-cache | etag: "a" | body: one
-        < 304 | etag: "a"
+        < 200 | cache-control: no-cache | etag: "b" | body: two
         = 200 | body: one
-        = 200 | body: one
+        = 200 | body: two
     "#;
 
     /// RFC 9211 section 2.3: an error stood in for

@@ -302,8 +302,10 @@ stories! {
         = 200 | body: three
     "#;
 
-    /// RFC 9110 section 13.2.1: what can't be answered from the cache is forwarded with its conditions
+    /// RFC 9110 section 13.2.1: what can't be answered from the cache is forwarded with its conditions. That it can't
+    /// is remembered in memory.
     conditions_on_what_is_not_stored_are_the_origins_business = r#"
+        only: memory
         > GET /a
         < 200 | cache-control: private | etag: "a" | body: mine
         = 200 | body: mine
