@@ -41,13 +41,19 @@ pub fn millis(d: Duration) -> u64 {
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     offset: Arc<AtomicI64>,
+    stopped: Option<Timestamp>,
 }
 
 impl Clock {
+    /// A clock that shows this instant until it is turned: where a test counts seconds.
+    pub fn stopped(at: Timestamp) -> Clock {
+        Clock { stopped: Some(at), ..Clock::default() }
+    }
+
     /// The current instant.
     pub fn now(&self) -> Timestamp {
-        let real = Timestamp::from_system(SystemTime::now()).0;
-        Timestamp(real.saturating_add_signed(self.offset.load(Ordering::Relaxed)))
+        let shown = self.stopped.unwrap_or_else(|| Timestamp::from_system(SystemTime::now()));
+        Timestamp(shown.0.saturating_add_signed(self.offset.load(Ordering::Relaxed)))
     }
 
     /// Turns the clock forward: what a test does instead of waiting.

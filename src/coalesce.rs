@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use http::StatusCode;
 use tokio::sync::watch;
 
 use crate::entry::Entry;
@@ -22,14 +23,14 @@ use crate::words::NotStored;
 /// Where a fill found what it found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// In Redis, fresh.
-    Redis,
+    /// In Redis, fresh for so many more milliseconds; 0 or less when it is stale, and that is allowed.
+    Redis(i64),
     /// In the cache, confirmed by upstream's 304, and stored anew.
     Revalidated,
     /// In the cache, confirmed by upstream's 304, which says that it is not to be stored any more.
     Confirmed,
-    /// In the cache, stale, because upstream failed and that is allowed.
-    StaleIfError,
+    /// In the cache, stale, because upstream failed, with this status if it sent one, and that is allowed.
+    StaleIfError(Option<StatusCode>),
     /// In the cache, stale, because upstream can't be reached.
     Unreachable,
 }

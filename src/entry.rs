@@ -121,6 +121,15 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Milliseconds of freshness left to what answers; 0 or less when it is stale.
+    pub fn left(self) -> i64 {
+        match self {
+            Verdict::Fresh { left } => i64::try_from(left).unwrap_or(i64::MAX),
+            Verdict::WhileRevalidate { by } | Verdict::Accepted { by } => -i64::try_from(by).unwrap_or(i64::MAX),
+            Verdict::Validate { .. } | Verdict::Unusable(_) => 0,
+        }
+    }
+
     /// Whether it may answer where upstream failed in a way that needs this much.
     pub fn stands_in(self, needed: Fallback) -> bool {
         match self {
@@ -157,16 +166,24 @@ pub fn judge(
     if !trusted && policy.coherence == Coherence::Strict {
         return Verdict::Validate { why: Refused::Untrusted, fallback: Fallback::Never };
     }
-    let fallback = freshness::fallback(birth, lifetime, now);
-    if request.no_cache || !acceptable_age(entry, request, state, now) {
-        return Verdict::Validate { why: Refused::Request, fallback };
-    }
+    let fallback = if accepts_stale_for_an_error(request, lifetime, state) {
+        Fallback::AnyError
+    } else {
+        freshness::fallback(birth, lifetime, now)
+    };
+    let wanted = !request.no_cache && acceptable_age(entry, request, state, now);
+    let stale = if standing == Standing::Soft { Refused::SoftPurged } else { Refused::Stale };
     match state {
-        State::Fresh { left } => Verdict::Fresh { left },
-        State::WhileRevalidate { by } => Verdict::WhileRevalidate { by },
-        State::Stale { .. } if standing == Standing::Soft => Verdict::Validate { why: Refused::SoftPurged, fallback },
-        State::Stale { by } if accepts_stale(request, lifetime, by) => Verdict::Accepted { by },
-        State::Stale { .. } => Verdict::Validate { why: Refused::Stale, fallback },
+        State::Fresh { left } if wanted => Verdict::Fresh { left },
+        State::Fresh { .. } => Verdict::Validate { why: Refused::Request, fallback },
+        // Who says max-age without max-stale wants nothing that is stale (RFC 9111 section 5.2.1.1).
+        State::WhileRevalidate { by } if wanted && (request.max_age.is_none() || request.max_stale.is_some()) => {
+            Verdict::WhileRevalidate { by }
+        }
+        State::Stale { by } if wanted && standing != Standing::Soft && accepts_stale(request, lifetime, by) => {
+            Verdict::Accepted { by }
+        }
+        State::WhileRevalidate { .. } | State::Stale { .. } => Verdict::Validate { why: stale, fallback },
     }
 }
 
@@ -180,6 +197,13 @@ fn acceptable_age(entry: &Entry, request: &CacheControl, state: State, now: Time
 /// The request's max-stale, unless the response forbids to be used stale (RFC 9111 section 4.2.4).
 fn accepts_stale(request: &CacheControl, lifetime: &Lifetime, by: u64) -> bool {
     let allowed = request.max_stale.is_some_and(|most| most.is_none_or(|s| by <= s.saturating_mul(1000)));
+    allowed && !lifetime.must_revalidate && by.saturating_add(lifetime.fresh) < millis(LONGEST_LIFE)
+}
+
+/// The request's stale-if-error (RFC 5861 section 4), unless the response forbids to be used stale.
+fn accepts_stale_for_an_error(request: &CacheControl, lifetime: &Lifetime, state: State) -> bool {
+    let (State::WhileRevalidate { by } | State::Stale { by }) = state else { return false };
+    let allowed = request.stale_if_error.is_some_and(|s| by < s.saturating_mul(1000));
     allowed && !lifetime.must_revalidate && by.saturating_add(lifetime.fresh) < millis(LONGEST_LIFE)
 }
 
@@ -310,6 +334,34 @@ pub fn stored_fields(response: &HeaderMap, control: &CacheControl, cookies: &Coo
     own
 }
 
+/// The fields as the request that asked for the response gets them, where that are more than are `stored`: what is
+/// withheld from others, what is for a proxy, and the Age of the message that came last. A cookie that is not stored
+/// goes to who asked, too, unless the route says that cookies mean nothing.
+pub fn own_fields(
+    stored: &HeaderMap,
+    response: &HeaderMap,
+    latest: &HeaderMap,
+    control: &CacheControl,
+    cookies: &CookieRule,
+) -> Option<HeaderMap> {
+    let own = |name: &HeaderName| {
+        FOR_A_PROXY.contains(name)
+            || control.withheld.contains(name)
+            || (*name == SET_COOKIE && *cookies == CookieRule::Bypass)
+    };
+    if !response.keys().any(own) && !latest.contains_key(AGE) {
+        return None;
+    }
+    let mut fields = stored.clone();
+    for (name, value) in response.iter().filter(|(name, _)| own(name) && !stored.contains_key(*name)) {
+        fields.append(name.clone(), value.clone());
+    }
+    if let Some(age) = latest.get(AGE) {
+        fields.insert(AGE, age.clone());
+    }
+    Some(fields)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,6 +427,20 @@ mod tests {
     }
 
     #[test]
+    fn a_request_refuses_what_is_stale_by_its_max_age_and_takes_it_for_an_error_when_it_says_so() {
+        let mut e = entry(1000, 5000, 0);
+        let stale = |fallback| Verdict::Validate { why: Refused::Stale, fallback };
+        assert_eq!(verdict(&e, "", Standing::Valid, 2000), Verdict::WhileRevalidate { by: 1000 });
+        assert_eq!(verdict(&e, "max-age=9", Standing::Valid, 2000), stale(Fallback::Never));
+        assert_eq!(verdict(&e, "max-age=9, max-stale", Standing::Valid, 2000), Verdict::WhileRevalidate { by: 1000 });
+        assert_eq!(verdict(&e, "no-cache", Standing::Valid, 2000), stale(Fallback::Never), "there is no fresh one");
+        assert_eq!(verdict(&e, "stale-if-error=9", Standing::Valid, 9999), stale(Fallback::AnyError));
+        assert_eq!(verdict(&e, "stale-if-error=9", Standing::Valid, 10_000), stale(Fallback::Never));
+        e.lifetime.must_revalidate = true;
+        assert_eq!(verdict(&e, "stale-if-error=9", Standing::Valid, 9999), stale(Fallback::Never));
+    }
+
+    #[test]
     fn who_takes_stale_responses_gets_them_unless_that_is_forbidden_section_5_2_1_2() {
         let mut e = entry(10_000, 0, 0);
         let stale = Verdict::Validate { why: Refused::Stale, fallback: Fallback::Never };
@@ -423,6 +489,25 @@ mod tests {
         assert_eq!(got.get_all("x-a").iter().collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!((got.len(), &got["x-b"]), (4, &HeaderValue::from_static("")));
         assert!(stored_fields(&h, &cc, &CookieRule::Origin).contains_key("set-cookie"));
+    }
+
+    #[test]
+    fn who_asked_gets_the_fields_too_that_are_not_stored_section_5_2_2_7() {
+        let of = |fields: &[(&'static str, &str)], cookies: &CookieRule| {
+            let mut h = HeaderMap::new();
+            for (name, value) in fields {
+                h.append(*name, value.parse().unwrap());
+            }
+            let cc = CacheControl::of_response(&h, &[]);
+            own_fields(&stored_fields(&h, &cc, cookies), &h, &h, &cc, cookies)
+        };
+        let withheld = [("cache-control", "private=\"x-mine\""), ("x-mine", "1"), ("x-mine", "2"), ("x-a", "3")];
+        let got = of(&withheld, &CookieRule::Origin).unwrap();
+        assert_eq!((got.get_all("x-mine").iter().count(), got.len()), (2, 4));
+        assert_eq!(of(&[("x-a", "1"), ("content-length", "3")], &CookieRule::Bypass), None);
+        assert!(of(&[("set-cookie", "a=b")], &CookieRule::Bypass).unwrap().contains_key("set-cookie"));
+        assert_eq!(of(&[("set-cookie", "a=b")], &CookieRule::Ignore), None);
+        assert_eq!(of(&[("age", "7")], &CookieRule::Origin).unwrap()["age"], "7");
     }
 
     #[test]

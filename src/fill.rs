@@ -6,12 +6,12 @@
 //! A fill is a task of its own: a client that goes away does not stop what others wait for. Its as-of was
 //! taken before it began, so an invalidation that came meanwhile finds the entry dead on arrival.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::{
-    CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, SET_COOKIE,
+    AGE, CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, SET_COOKIE,
 };
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -26,7 +26,7 @@ use crate::coalesce::{Lead, Origin, Progress, Streaming};
 use crate::conditional;
 use crate::config::RoutePolicy;
 use crate::control::CacheControl;
-use crate::entry::{Entry, Stored, Tags, Verdict, judge, stored_fields};
+use crate::entry::{Entry, Stored, Tags, Verdict, judge, own_fields, stored_fields};
 use crate::freshness::{self, Fallback};
 use crate::interim::Sink;
 use crate::invalidation::log::Stamp;
@@ -37,7 +37,7 @@ use crate::metrics::{Eviction, StatusClass};
 use crate::problem::Problem;
 use crate::proxy::Proxy;
 use crate::redis_tier::lease::{Ended, Lease, Turn};
-use crate::respond;
+use crate::respond::{self, Why};
 use crate::spool::{self, Reader, Writer};
 use crate::store::CONFIRMABLE_FOR;
 use crate::upstream::Outgoing;
@@ -84,18 +84,49 @@ pub struct Order {
     pub origin: Box<str>,
     /// Whether Redis is not to be asked: what it has is not trusted, or there is something to validate already.
     pub past_redis: bool,
+    /// Whether upstream is asked with the client's own conditions and ranges where there is nothing to validate: its
+    /// response will hardly be stored, so they are not for this cache to evaluate (RFC 9110 section 13.2.1).
+    pub as_asked: bool,
+    /// Why what Redis has did not answer, for who leads the fill.
+    pub learned: Arc<Mutex<Option<Why>>>,
     /// The request's own directives.
     pub control: CacheControl,
     /// Where interim responses go: to the request that leads, and nowhere in a background refresh.
     pub interim: Option<Sink>,
 }
 
+impl Order {
+    fn learn(&self, why: Why) {
+        *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    }
+
+    /// What is stored and stale, where it may answer in place of this outcome.
+    pub fn stands_in(&self, outcome: &Result<Response<Fetched>, Problem>) -> Option<(Arc<Entry>, Origin)> {
+        let (stale, fallback) = self.stale.as_ref()?;
+        let origin = match (outcome, fallback) {
+            (Ok(response), Fallback::AnyError) if may_be_masked(response.status()) => {
+                Origin::StaleIfError(Some(response.status()))
+            }
+            (Err(_), Fallback::AnyError) => Origin::StaleIfError(None),
+            (Err(problem), Fallback::Unreachable) if problem.is_disconnected() => Origin::Unreachable,
+            _ => return None,
+        };
+        Some((stale.clone(), origin))
+    }
+}
+
+/// Why what Redis has did not answer, if it has anything.
+pub fn learned(learned: &Mutex<Option<Why>>) -> Option<Why> {
+    *learned.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What the request that leads a fill gets.
 pub enum Answer {
     /// A whole entry.
     Found(Arc<Entry>, Origin),
-    /// A response that is being stored.
-    Streaming(Arc<Streaming>, Reader),
+    /// A response that is being stored: its head, with the fields that are for this request alone, and its body,
+    /// with the length that upstream announced.
+    Streaming(Arc<Entry>, (Reader, Option<u64>)),
     /// A response that is not.
     Direct(Response<Fetched>, NotStored),
     /// Upstream failed.
@@ -115,18 +146,30 @@ struct Timing {
 struct Kept {
     /// The entry without its body.
     head: Entry,
+    /// All fields of the response, where some are not stored and are for the request that asked for it.
+    own: Option<HeaderMap>,
     variants: Option<Arc<Variants>>,
     for_waiters: bool,
 }
 
 /// Whether a fill is to fetch.
 enum Mine {
-    /// It is stored already.
-    Found(Arc<Entry>),
+    /// It is stored already, and fresh for so many more milliseconds (0 or less: stale).
+    Found(Arc<Entry>, i64),
     /// Another instance asked upstream in vain.
     Failed(Problem),
     /// It is, for the whole fleet if there is a lease.
     Fetch(Option<Lease>),
+}
+
+/// A response in Redis that may answer.
+pub struct InRedis {
+    /// The response.
+    pub entry: Arc<Entry>,
+    /// Milliseconds of freshness left; 0 or less when it is stale.
+    pub left: i64,
+    /// Whether it is to be fetched anew behind the client's back.
+    pub renew: bool,
 }
 
 /// Where a fill tells its leading request; a background refresh has none.
@@ -136,17 +179,27 @@ impl Proxy {
     /// Makes a fill. See the module's text.
     pub async fn fill(self: Arc<Self>, order: Order, mut lead: Lead, mut leader: Leader) {
         let mut order = order;
-        let lease = match self.take_turn(&mut order).await {
-            Mine::Found(found) => return settle(&lead, leader.take(), found, Origin::Redis),
-            Mine::Failed(problem) => return self.stand_in(&mut order, problem, &lead, leader.take()),
+        let lease = match self.take_turn(&mut order, &mut leader).await {
+            Mine::Found(found, left) => return settle(&lead, leader.take(), found, Origin::Redis(left)),
+            Mine::Failed(problem) => {
+                return match order.stands_in(&Err(problem)) {
+                    Some((stale, origin)) => settle(&lead, leader.take(), stale, origin),
+                    None => fail(&lead, leader.take(), problem),
+                };
+            }
             Mine::Fetch(lease) => lease,
         };
         let requested = self.core.clock.now();
         let began = Instant::now();
-        let response = match self.ask_upstream(&mut order).await {
+        let outcome = self.ask_upstream(&mut order).await;
+        if let Some((stale, origin)) = order.stands_in(&outcome) {
+            settle(&lead, leader.take(), stale, origin);
+            return release(lease, Ended::Failed(outcome.err().unwrap_or(Problem::Broken))).await;
+        }
+        let response = match outcome {
             Ok(response) => response,
             Err(problem) => {
-                self.stand_in(&mut order, problem, &lead, leader.take());
+                fail(&lead, leader.take(), problem);
                 return release(lease, Ended::Failed(problem)).await;
             }
         };
@@ -155,15 +208,11 @@ impl Proxy {
             responded: self.core.clock.now(),
             cost: u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX),
         };
-        if let Some((stale, fallback)) = &order.stale {
+        if let Some((stale, _)) = &order.stale
+            && response.status() == StatusCode::NOT_MODIFIED
+        {
             let stale = stale.clone();
-            if response.status() == StatusCode::NOT_MODIFIED {
-                return self.renew(&order, &stale, response.headers(), timing, (lead, lease), leader).await;
-            }
-            if *fallback == Fallback::AnyError && may_be_masked(response.status()) {
-                settle(&lead, leader.take(), stale, Origin::StaleIfError);
-                return release(lease, Ended::Failed(Problem::Broken)).await;
-            }
+            return self.renew(&order, &stale, response.headers(), timing, (lead, lease), leader).await;
         }
         match self.decide(&order, response.status(), response.headers(), response.headers(), timing, lead.as_of()) {
             Err(reason) => {
@@ -179,9 +228,9 @@ impl Proxy {
     }
 
     /// Redis, and then the fleet's leave to fetch; where another instance has it, what comes of its fill.
-    async fn take_turn(&self, order: &mut Order) -> Mine {
-        if let Some(found) = self.look_in_redis(order).await {
-            return Mine::Found(found);
+    async fn take_turn(&self, order: &mut Order, leader: &mut Leader) -> Mine {
+        if let Some(found) = self.redis_answers(order, leader).await {
+            return found;
         }
         let Some(leases) = self.core.leases.as_ref().filter(|_| order.fleet && !order.past_redis) else {
             return Mine::Fetch(None);
@@ -191,14 +240,16 @@ impl Proxy {
             match leases.turn(&order.key, settings.connect_timeout + settings.first_byte_timeout).await {
                 Turn::Lead { lease, waited: false } => return Mine::Fetch(Some(lease)),
                 Turn::Lead { lease, waited: true } => {
-                    let Some(found) = self.look_in_redis(order).await else { return Mine::Fetch(Some(lease)) };
+                    let Some(found) = self.redis_answers(order, leader).await else {
+                        return Mine::Fetch(Some(lease));
+                    };
                     lease.release(Ended::Stored).await;
-                    return Mine::Found(found);
+                    return found;
                 }
                 Turn::Ended(Ended::Failed(problem)) => return Mine::Failed(problem),
                 Turn::Ended(Ended::Stored) => {
-                    if let Some(found) = self.look_in_redis(order).await {
-                        return Mine::Found(found);
+                    if let Some(found) = self.redis_answers(order, leader).await {
+                        return found;
                     }
                 }
                 Turn::Ended(Ended::NotStorable | Ended::Abandoned) | Turn::Alone => break,
@@ -207,14 +258,19 @@ impl Proxy {
         Mine::Fetch(None)
     }
 
-    /// What is stored answers where upstream fails, if that is allowed.
-    fn stand_in(&self, order: &mut Order, problem: Problem, lead: &Lead, leader: Leader) {
-        let needed = if problem.is_disconnected() { Fallback::Unreachable } else { Fallback::AnyError };
-        match order.stale.take() {
-            Some((stale, Fallback::AnyError)) => settle(lead, leader, stale, Origin::StaleIfError),
-            Some((stale, fallback)) if fallback >= needed => settle(lead, leader, stale, Origin::Unreachable),
-            _ => fail(lead, leader, problem),
+    /// What Redis has, where nothing is left to do then. What may answer although it is stale goes to who leads at
+    /// once, and the fill goes on behind his back.
+    async fn redis_answers(&self, order: &mut Order, leader: &mut Leader) -> Option<Mine> {
+        let InRedis { entry, left, renew } = self.look_in_redis(order).await?;
+        if !renew {
+            return Some(Mine::Found(entry, left));
         }
+        if leader.is_some() {
+            order.interim = None;
+            self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone()));
+            answer(leader.take(), Answer::Found(entry, Origin::Redis(left)));
+        }
+        None
     }
 
     /// A response that is not stored, to a request of nobody in particular: those who come next need not wait for
@@ -249,7 +305,7 @@ impl Proxy {
 
     /// The second tier. What is fresh there goes into memory and answers; what is stale and can be confirmed
     /// replaces what this process knew.
-    pub async fn look_in_redis(&self, order: &mut Order) -> Option<Arc<Entry>> {
+    pub async fn look_in_redis(&self, order: &mut Order) -> Option<InRedis> {
         let shared = self.core.shared.as_ref().filter(|_| !order.past_redis)?;
         let mut stored = shared.get(&order.key, order.route, self.core.clock.now()).await?;
         if let Stored::Variants(variants) = &stored {
@@ -258,7 +314,11 @@ impl Proxy {
             let mut key = order.primary.to_string();
             variants.extend_key(&order.request, &mut key);
             order.key = key.into();
-            stored = shared.get(&order.key, order.route, self.core.clock.now()).await?;
+            let variant = shared.get(&order.key, order.route, self.core.clock.now()).await;
+            if variant.is_none() {
+                order.learn(Why::VARIANT);
+            }
+            stored = variant?;
         }
         let Stored::Entry(entry) = stored else { return None };
         let now = self.core.clock.now();
@@ -266,16 +326,20 @@ impl Proxy {
         let trusted = self.core.log.trusted(now);
         match judge(&entry, self.policy(order.route), order.who, &order.control, standing, trusted, now) {
             Verdict::Fresh { .. } if order.newer_than.is_some_and(|known| entry.birth <= known) => None,
-            Verdict::Fresh { .. } | Verdict::Accepted { .. } => {
+            verdict @ (Verdict::Fresh { .. } | Verdict::Accepted { .. }) => {
                 self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone()));
-                Some(entry)
+                Some(InRedis { entry, left: verdict.left(), renew: false })
             }
-            Verdict::Unusable(_) => None,
-            Verdict::WhileRevalidate { .. } => {
-                order.stale = Some((entry, Fallback::AnyError));
+            verdict @ Verdict::WhileRevalidate { .. } => {
+                order.stale = Some((entry.clone(), Fallback::AnyError));
+                Some(InRedis { entry, left: verdict.left(), renew: true })
+            }
+            Verdict::Unusable(why) => {
+                order.learn(Why::refused(why));
                 None
             }
-            Verdict::Validate { fallback, .. } => {
+            Verdict::Validate { why, fallback } => {
+                order.learn(Why::refused(why));
                 order.stale = Some((entry, fallback));
                 None
             }
@@ -286,8 +350,11 @@ impl Proxy {
     /// what is stored must not be used (RFC 9111 section 4.3.4): then the whole is asked for.
     async fn ask_upstream(&self, order: &mut Order) -> Result<Response<Fetched>, Problem> {
         let mut headers = order.outgoing.clone();
-        for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE, CONTENT_LENGTH] {
-            headers.remove(name);
+        headers.remove(CONTENT_LENGTH);
+        if order.stale.is_some() || !order.as_asked {
+            for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE] {
+                headers.remove(name);
+            }
         }
         let ask = |headers| Outgoing {
             method: Method::GET,
@@ -377,13 +444,15 @@ impl Proxy {
         if !policy.settle.is_zero() && !self.core.log.quiet(settled, &tags.ids) {
             return Err(NotStored::Settling);
         }
+        let stored = stored_fields(headers, &control, &policy.cookies);
+        let own = own_fields(&stored, headers, latest, &control, &policy.cookies);
         let head = Entry {
             key,
             base: order.base,
             path: order.target.path().into(),
             route: order.route,
             status,
-            headers: stored_fields(headers, &control, &policy.cookies),
+            headers: stored,
             body: bytes::Bytes::new(),
             birth: freshness::birth(latest, requested, responded),
             kept: responded,
@@ -394,7 +463,7 @@ impl Proxy {
             cost,
             hits: AtomicU32::new(0),
         };
-        Ok(Kept { head, variants, for_waiters: admitted.for_waiters })
+        Ok(Kept { head, own, variants, for_waiters: admitted.for_waiters })
     }
 
     /// Streams the body to whoever waits, and keeps the entry when it is complete.
@@ -406,7 +475,7 @@ impl Proxy {
         response: Response<Fetched>,
         kept: Kept,
     ) {
-        let Kept { head, variants, for_waiters } = kept;
+        let Kept { head, own, variants, for_waiters } = kept;
         let policy = self.policy(order.route);
         if let Some(variants) = &variants {
             self.core.memory.put(order.primary.clone(), Stored::Variants(variants.clone()));
@@ -417,7 +486,7 @@ impl Proxy {
         let head = Arc::new(head);
         let streaming = Arc::new(Streaming { head: head.clone(), variants: variants.clone(), spool, length });
         if let Some(reader) = reader {
-            answer(leader, Answer::Streaming(streaming.clone(), reader));
+            answer(leader, Answer::Streaming(with_own(&head, own), (reader, length)));
         }
         if for_waiters {
             lead.publish(Progress::Streaming(streaming));
@@ -455,7 +524,7 @@ impl Proxy {
     async fn keep(
         &self,
         order: &Order,
-        (lead, lease): (Lead, Option<Lease>),
+        (mut lead, lease): (Lead, Option<Lease>),
         entry: Arc<Entry>,
         variants: Option<Arc<Variants>>,
     ) {
@@ -469,7 +538,7 @@ impl Proxy {
             metrics.stored(Tier::Memory);
         }
         let (variants, dropped) = self.list_variant(order, &entry, variants);
-        drop(lead);
+        lead.leave();
         for end in dropped {
             self.core.metrics.evicted(Eviction::Variants);
             self.forget(&format!("{}{end}", order.primary)).await;
@@ -572,15 +641,17 @@ impl Proxy {
         let merged = conditional::updated(&stale.headers, fresh);
         let body = stale.body.clone();
         match self.decide(order, stale.status, &merged, fresh, timing, lead.as_of()) {
-            Ok(Kept { head, variants, for_waiters }) => {
+            Ok(Kept { head, own, variants, for_waiters }) => {
                 let entry = Arc::new(Entry { body, ..head });
-                if for_waiters {
-                    settle(&lead, leader, entry.clone(), Origin::Revalidated);
-                } else {
+                if !for_waiters {
                     lead.leave();
-                    lead.publish(Progress::NotStorable(NotStored::NoFreshness));
-                    answer(leader, Answer::Found(entry.clone(), Origin::Revalidated));
                 }
+                answer(leader, Answer::Found(with_own(&entry, own), Origin::Revalidated));
+                lead.publish(if for_waiters {
+                    Progress::Found(entry.clone(), Origin::Revalidated)
+                } else {
+                    Progress::NotStorable(NotStored::NoFreshness)
+                });
                 self.keep(order, (lead, lease), entry, variants).await;
             }
             Err(reason) => {
@@ -588,7 +659,12 @@ impl Proxy {
                 self.forget(&stale.key).await;
                 lead.leave();
                 lead.publish(Progress::NotStorable(reason));
-                let once = Entry { headers: merged, body, birth: timing.responded, ..shell(stale) };
+                let mut headers = merged;
+                if let Some(age) = fresh.get(AGE) {
+                    headers.insert(AGE, age.clone());
+                }
+                let birth = freshness::birth(fresh, timing.requested, timing.responded);
+                let once = Entry { headers, body, birth, ..shell(stale) };
                 answer(leader, Answer::Found(Arc::new(once), Origin::Confirmed));
                 release(lease, Ended::NotStorable).await;
             }
@@ -645,6 +721,12 @@ async fn read_all(mut body: Fetched, writer: Writer, patience: Duration) -> Resu
 /// Errors that a stale response may stand in for (RFC 5861 section 4).
 fn may_be_masked(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// An entry as the request that asked for it gets it.
+fn with_own(entry: &Arc<Entry>, own: Option<HeaderMap>) -> Arc<Entry> {
+    let Some(headers) = own else { return entry.clone() };
+    Arc::new(Entry { headers, body: entry.body.clone(), ..shell(entry) })
 }
 
 /// A copy without the body, for building another entry from.

@@ -22,7 +22,7 @@ use crate::config::{ClientControl, Coalesce, Inputs, RoutePolicy};
 use crate::control::CacheControl;
 use crate::core::Core;
 use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
-use crate::fill::{Answer, Order, roll};
+use crate::fill::{self, Answer, InRedis, Order, roll};
 use crate::forward;
 use crate::freshness::{self, Fallback};
 use crate::invalidation::log::Logged;
@@ -215,7 +215,7 @@ impl Proxy {
 
     /// Served from memory although stale for so many milliseconds.
     fn stale_hit(&self, route: usize, by: u64, now: Timestamp) -> Served {
-        Served::Hit(-i64::try_from(by).unwrap_or(i64::MAX) - 1, self.memory_hit(route, now))
+        Served::Hit(-i64::try_from(by).unwrap_or(i64::MAX), self.memory_hit(route, now))
     }
 
     /// `memory_ttl_max`: how long memory may go without asking Redis.
@@ -249,14 +249,13 @@ impl Proxy {
         let ranged = *ask.method == Method::GET && ask.headers.contains_key(RANGE);
         for attempt in 0.. {
             let why = seen.why(who);
-            if ranged && !control.only_if_cached && (who.any() || matches!(seen, Seen::Pass)) {
-                return self.pass_range(ask, why).await;
-            }
             let mut order = self.order(ask, &sought, seen.stale());
             let (lookup, primary) = (order.key.clone(), order.primary.clone());
             if control.only_if_cached {
                 return self.only_if_cached(ask, &sought, now).await;
             }
+            order.as_asked = who.any() || matches!(seen, Seen::Pass);
+            let (as_asked, learned) = (order.as_asked, order.learned.clone());
             let policy = self.policy(ask.route);
             // Who wants validation may not be answered by what another found in Redis.
             let shares = policy.coalesce != Coalesce::Off && !who.any() && !control.no_cache;
@@ -275,9 +274,13 @@ impl Proxy {
                     order.interim = ask.from.sink(ask.version);
                     let (tell, told) = oneshot::channel();
                     tokio::spawn(self.clone().fill(order, lead, Some(tell)));
-                    match told.await {
+                    let told = told.await;
+                    let why = seen.why_with(who, fill::learned(&learned));
+                    match told {
                         // The whole was asked for and is not stored: the client gets no more of it than it wants.
-                        Ok(Answer::Direct(whole, reason)) if ranged && whole.status() == StatusCode::OK => {
+                        Ok(Answer::Direct(whole, reason))
+                            if ranged && !as_asked && whole.status() == StatusCode::OK =>
+                        {
                             drop(whole);
                             Some(self.pass_range(ask, Why { detail: Some(reason.as_str()), ..why }).await)
                         }
@@ -316,8 +319,8 @@ impl Proxy {
         let now = self.core.clock.now();
         match answer {
             Answer::Found(entry, origin) => self.found(ask, &entry, origin, why, false, now),
-            Answer::Streaming(streaming, reader) => {
-                let response = respond::from_stream(asked(ask, false), &streaming, reader, why, now);
+            Answer::Streaming(head, coming) => {
+                let response = respond::from_stream(asked(ask, false), &head, coming, why, now);
                 Done { response, outcome: Outcome::Miss }
             }
             Answer::Direct(response, reason) => {
@@ -347,8 +350,10 @@ impl Proxy {
             Progress::Found(entry, origin) if mine(&entry, None) => {
                 let verdict = self.verdict(ask.route, sought, &entry, now);
                 let serves = match origin {
-                    Origin::Redis | Origin::Revalidated | Origin::Confirmed => matches!(verdict, Verdict::Fresh { .. }),
-                    Origin::StaleIfError => verdict.stands_in(Fallback::AnyError),
+                    Origin::Redis(_) | Origin::Revalidated | Origin::Confirmed => {
+                        matches!(verdict, Verdict::Fresh { .. })
+                    }
+                    Origin::StaleIfError(_) => verdict.stands_in(Fallback::AnyError),
                     Origin::Unreachable => verdict.stands_in(Fallback::Unreachable),
                 };
                 serves.then(|| self.found(ask, &entry, origin, why, true, now))
@@ -358,7 +363,8 @@ impl Proxy {
                     return None;
                 }
                 let reader = streaming.spool.reader()?;
-                let response = respond::from_stream(asked(ask, true), &streaming, reader, why, now);
+                let coming = (reader, streaming.length);
+                let response = respond::from_stream(asked(ask, true), &streaming.head, coming, why, now);
                 Some(Done { response, outcome: Outcome::Coalesced })
             }
             Progress::Failed(problem) => Some(self.problem(problem, Some(why))),
@@ -368,16 +374,14 @@ impl Proxy {
 
     fn found(&self, ask: &Ask<'_>, entry: &Entry, origin: Origin, why: Why, collapsed: bool, now: Timestamp) -> Done {
         let (served, outcome) = match origin {
-            Origin::Redis => {
-                let age = i64::try_from(now.since(entry.birth)).unwrap_or(i64::MAX);
-                let left = i64::try_from(entry.lifetime.fresh).unwrap_or(i64::MAX) - age;
+            Origin::Redis(left) => {
                 let outcome = if left > 0 { Outcome::HitRedis } else { Outcome::Stale };
                 (Served::Hit(left, HitFrom::Redis), outcome)
             }
             Origin::Revalidated if collapsed => (Served::Forwarded(why, Confirmed::Renewed), Outcome::Coalesced),
             Origin::Revalidated => (Served::Forwarded(why, Confirmed::Renewed), Outcome::Revalidated),
             Origin::Confirmed => (Served::Forwarded(why, Confirmed::Once), Outcome::Revalidated),
-            Origin::StaleIfError => (Served::Forwarded(why, Confirmed::Failed), Outcome::Stale),
+            Origin::StaleIfError(status) => (Served::Forwarded(why, Confirmed::Failed(status)), Outcome::Stale),
             Origin::Unreachable => (Served::Forwarded(why, Confirmed::Unreachable), Outcome::Stale),
         };
         Done { response: respond::from_entry(asked(ask, collapsed), entry, served, now), outcome }
@@ -386,10 +390,10 @@ impl Proxy {
     /// RFC 9111 section 5.2.1.7: a stored response or a 504.
     async fn only_if_cached(&self, ask: &Ask<'_>, sought: &Sought<'_>, now: Timestamp) -> Done {
         let mut order = self.order(ask, sought, None);
-        if let Some(entry) = self.look_in_redis(&mut order).await {
-            return self.found(ask, &entry, Origin::Redis, Why::NOTHING, false, now);
+        if let Some(found) = self.look_in_redis(&mut order).await {
+            return self.found(ask, &found.entry, Origin::Redis(found.left), Why::NOTHING, false, now);
         }
-        self.problem(Problem::OnlyIfCached, Some(Why::NOTHING))
+        self.problem(Problem::OnlyIfCached, None)
     }
 
     /// Fetches a stale entry anew behind the client's back, unless somebody does already.
@@ -436,6 +440,8 @@ impl Proxy {
             origin: if policy.key.is_none() { ask.host.into() } else { Box::default() },
             control: control.clone(),
             interim: None,
+            as_asked: false,
+            learned: Arc::default(),
         }
     }
 
@@ -447,10 +453,14 @@ impl Proxy {
     /// A HEAD that memory does not answer: Redis does, or upstream, whose 200 says something of what is stored
     /// (RFC 9111 section 4.3.5). It has no body to store.
     async fn head(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought<'_>, seen: &Seen, now: Timestamp) -> Done {
-        let why = seen.why(sought.who);
         let mut order = self.order(ask, sought, seen.stale());
-        if let Some(entry) = self.look_in_redis(&mut order).await {
-            return self.found(ask, &entry, Origin::Redis, why, false, now);
+        let in_redis = self.look_in_redis(&mut order).await;
+        let why = seen.why_with(sought.who, fill::learned(&order.learned));
+        if let Some(InRedis { entry, left, renew }) = in_redis {
+            if renew {
+                self.refresh(ask, sought, entry.clone());
+            }
+            return self.found(ask, &entry, Origin::Redis(left), why, false, now);
         }
         let lead = self.core.fills.alone(self.core.log.position());
         let requested = self.core.clock.now();
@@ -462,7 +472,11 @@ impl Proxy {
             upload: None,
             interim: ask.from.sink(ask.version),
         };
-        let response = match self.fetch(ask.route, out).await {
+        let outcome = self.fetch(ask.route, out).await;
+        if let Some((stale, origin)) = order.stands_in(&outcome) {
+            return self.found(ask, &stale, origin, why, false, now);
+        }
+        let response = match outcome {
             Ok(response) => response,
             Err(problem) => return self.problem(problem, Some(why)),
         };
@@ -552,9 +566,9 @@ impl Proxy {
             Ok(Answer::Direct(response, _)) => {
                 Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Bypass }
             }
-            Ok(Answer::Streaming(streaming, reader)) => {
+            Ok(Answer::Streaming(head, coming)) => {
                 let now = self.core.clock.now();
-                let response = respond::from_stream(asked(ask, false), &streaming, reader, why, now);
+                let response = respond::from_stream(asked(ask, false), &head, coming, why, now);
                 Done { response, outcome: Outcome::Bypass }
             }
             Ok(Answer::Failed(problem)) => self.problem(problem, Some(why)),
@@ -714,6 +728,14 @@ impl Seen {
             Seen::Pass => Why::PASS,
             Seen::Entry(_, Verdict::Validate { why, .. } | Verdict::Unusable(why)) => Why::refused(*why),
             Seen::Entry(..) => Why::refused(Refused::Stale),
+        }
+    }
+
+    /// The same, with what was learned of Redis, where memory knew nothing.
+    fn why_with(&self, who: Personal, learned: Option<Why>) -> Why {
+        match (self, learned) {
+            (Seen::Nothing | Seen::NoVariant, Some(learned)) if !who.any() => learned,
+            _ => self.why(who),
         }
     }
 

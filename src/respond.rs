@@ -12,7 +12,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Ver
 
 use crate::body::{Body, Fetched};
 use crate::clock::{Clock, Timestamp};
-use crate::coalesce::Streaming;
 use crate::conditional;
 use crate::entry::{Entry, Refused};
 use crate::forward;
@@ -60,7 +59,7 @@ impl Why {
 /// How a stored response came to answer, for Cache-Status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Served {
-    /// Without asking anybody: the milliseconds of freshness left (negative: stale since), and from where.
+    /// Without asking anybody: the milliseconds of freshness left (0 or less: stale since), and from where.
     Hit(i64, HitFrom),
     /// After upstream confirmed it, or failed.
     Forwarded(Why, Confirmed),
@@ -73,8 +72,8 @@ pub enum Confirmed {
     Renewed,
     /// A 304 that says that it is not to be stored.
     Once,
-    /// An error, and stale is allowed.
-    Failed,
+    /// An error, of this status if upstream sent one, and stale is allowed.
+    Failed(Option<StatusCode>),
     /// Upstream can't be reached, and stale is allowed.
     Unreachable,
 }
@@ -96,38 +95,49 @@ pub fn from_entry(asked: Asked<'_>, entry: &Entry, served: Served, now: Timestam
     status.push_str("asidecar");
     match served {
         Served::Hit(left, source) => {
-            let _ = write!(status, "; hit; ttl={}; detail={}", left.div_euclid(1000), source.as_str());
+            // What is stale is seen to be.
+            let ttl = left.div_euclid(1000).min(if left > 0 { i64::MAX } else { -1 });
+            let _ = write!(status, "; hit; ttl={ttl}; detail={}", source.as_str());
         }
         Served::Forwarded(why, confirmed) => {
             let _ = write!(status, "; fwd={}", why.forward.as_str());
-            status.push_str(match confirmed {
-                Confirmed::Renewed => "; fwd-status=304; stored",
-                Confirmed::Once => "; fwd-status=304",
-                Confirmed::Failed | Confirmed::Unreachable => "",
-            });
+            match confirmed {
+                Confirmed::Renewed => status.push_str("; fwd-status=304; stored"),
+                Confirmed::Once => status.push_str("; fwd-status=304"),
+                Confirmed::Failed(Some(code)) => _ = write!(status, "; fwd-status={}", code.as_u16()),
+                Confirmed::Failed(None) | Confirmed::Unreachable => {}
+            }
             let detail = match confirmed {
                 Confirmed::Renewed | Confirmed::Once => why.detail,
-                Confirmed::Failed => Some("stale_if_error"),
+                Confirmed::Failed(_) => Some("stale_if_error"),
                 Confirmed::Unreachable => Some("stale_if_unreachable"),
             };
             push_tail(&mut status, asked.collapsed, detail);
         }
     }
-    assemble(asked, entry, &status, now, Content::Whole(entry.body.clone()))
+    let confirmed = matches!(served, Served::Forwarded(_, Confirmed::Renewed | Confirmed::Once));
+    let age = age(asked, entry, confirmed, now);
+    assemble(asked, entry, &status, age, Content::Whole(entry.body.clone()))
 }
 
-/// A response whose body is on its way from upstream.
+/// A response whose body is on its way from upstream. `length` is what upstream announced.
 pub fn from_stream(
     asked: Asked<'_>,
-    streaming: &Streaming,
-    reader: Reader,
+    head: &Entry,
+    (reader, length): (Reader, Option<u64>),
     why: Why,
     now: Timestamp,
 ) -> Response<Body> {
-    let head = &streaming.head;
     let mut status = format!("asidecar; fwd={}; fwd-status={}; stored", why.forward.as_str(), head.status.as_u16());
     push_tail(&mut status, asked.collapsed, why.detail);
-    assemble(asked, head, &status, now, Content::Coming(reader, streaming.length))
+    assemble(asked, head, &status, age(asked, head, true, now), Content::Coming(reader, length))
+}
+
+/// The age that a response says. One that was made or confirmed by the origin for this very request has none, unless
+/// a cache in between said one (RFC 9111 section 5.1).
+fn age(asked: Asked<'_>, entry: &Entry, for_this_request: bool, now: Timestamp) -> Option<u64> {
+    let says = !for_this_request || asked.collapsed || entry.headers.contains_key(AGE);
+    says.then(|| now.since(entry.birth) / 1000)
 }
 
 /// A response of upstream's that is not stored. Its hop-by-hop fields are gone already.
@@ -145,10 +155,10 @@ pub fn from_upstream(
     response
 }
 
-/// Says in an error response of ours why there is no other.
+/// Says in an error response of ours why there is no other: with `why` it was forwarded, else not.
 pub fn explain_problem(response: &mut Response<Body>, why: Option<Why>, word: &'static str) {
-    let forward = why.map_or(Forward::Bypass, |w| w.forward);
-    add_status(response.headers_mut(), &format!("asidecar; fwd={}; detail={word}", forward.as_str()));
+    let forward = why.map_or(String::new(), |why| format!("; fwd={}", why.forward.as_str()));
+    add_status(response.headers_mut(), &format!("asidecar{forward}; detail={word}"));
 }
 
 /// What an upstream response needs before anything is made of it: no hop-by-hop fields, a Date (RFC 9110
@@ -190,8 +200,7 @@ impl Content {
 
 /// The response that a stored one makes for a request: after its preconditions, in the order of RFC 9110 section
 /// 13.2.2, a 304, parts, or the whole.
-fn assemble(asked: Asked<'_>, entry: &Entry, status: &str, now: Timestamp, content: Content) -> Response<Body> {
-    let age = now.since(entry.birth) / 1000;
+fn assemble(asked: Asked<'_>, entry: &Entry, status: &str, age: Option<u64>, content: Content) -> Response<Body> {
     // Preconditions of other methods are for whoever performs them (RFC 9111 section 4.3.2).
     let reads = matches!(*asked.method, Method::GET | Method::HEAD);
     if reads && conditional::not_modified(asked.headers, entry.status, &entry.headers) {
@@ -264,8 +273,10 @@ fn parts(ranges: &range::Ranges, entry: &Entry, content: Content) -> (StatusCode
     }
 }
 
-fn finish(headers: &mut HeaderMap, age: u64, status: &str) {
-    headers.insert(AGE, HeaderValue::from(age));
+fn finish(headers: &mut HeaderMap, age: Option<u64>, status: &str) {
+    if let Some(age) = age {
+        headers.insert(AGE, HeaderValue::from(age));
+    }
     add_status(headers, status);
 }
 

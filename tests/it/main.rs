@@ -22,5 +22,6 @@ mod invalidation;
 mod keys_and_routes;
 mod proxying;
 mod redis;
+mod stories;
 mod topologies;
 mod wire;

@@ -108,7 +108,11 @@ impl Origin {
                                 body: body.collect().await.map(|b| b.to_bytes()).unwrap_or_default(),
                             };
                             log.lock().unwrap().push(seen.clone());
-                            Ok::<_, std::convert::Infallible>(handler(seen).await)
+                            let response = handler(seen).await;
+                            match response.extensions().get::<HangUp>() {
+                                None => Ok(response),
+                                Some(HangUp) => Err(std::io::Error::other("hung up")),
+                            }
                         }
                     });
                     let _ = hyper::server::conn::http1::Builder::new()
@@ -158,6 +162,10 @@ impl Origin {
 pub fn ok(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     Response::new(Full::new(body.into()))
 }
+
+/// In a response's extensions: the origin closes the connection instead of sending it.
+#[derive(Clone)]
+pub struct HangUp;
 
 /// An empty response with this status.
 pub fn status(code: u16) -> Response<Full<Bytes>> {
@@ -533,6 +541,12 @@ impl Instance {
 
     /// The same, with what the fixed part of the configuration says changed.
     pub fn configured(upstream: SocketAddr, config: &str, change: impl FnOnce(&mut Config)) -> Instance {
+        let mut config = Instance::config(upstream, config);
+        change(&mut config);
+        Instance::with_config(config)
+    }
+
+    fn config(upstream: SocketAddr, config: &str) -> Config {
         let mut text = config.to_string();
         for (section, lines) in [
             ("listen", "proxy = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\nworkers = 2\ndrain_timeout = \"2s\""),
@@ -545,13 +559,19 @@ impl Instance {
                 text = format!("{header}\n{lines}\n{text}");
             }
         }
-        let mut config = Config::parse("test.toml", &text, Format::Toml).unwrap_or_else(|e| panic!("{e}\n{text}"));
-        change(&mut config);
-        Instance::with_config(config)
+        Config::parse("test.toml", &text, Format::Toml).unwrap_or_else(|e| panic!("{e}\n{text}"))
     }
 
     pub fn with_config(config: Config) -> Instance {
-        let clock = Clock::default();
+        Instance::with_clock(config, Clock::default())
+    }
+
+    /// A proxy that goes by this clock.
+    pub fn by_clock(clock: Clock, upstream: SocketAddr, config: &str) -> Instance {
+        Instance::with_clock(Instance::config(upstream, config), clock)
+    }
+
+    fn with_clock(config: Config, clock: Clock) -> Instance {
         let server = Server::start(config, clock.clone()).unwrap_or_else(|e| panic!("{e}"));
         let client = Client::builder(TokioExecutor::new()).build_http();
         Instance { server, clock, client }
