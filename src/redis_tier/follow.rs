@@ -24,6 +24,9 @@ use crate::metrics::{Command, CommandResult, MalformedWhat, Metrics};
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
+/// So long an instance may need to find a Redis that is back: it had just begun to connect in vain, sleeps for the
+/// longest time (`LAST_RETRY` and half of it), and connects.
+const ALL_ARE_BACK: Duration = Duration::from_secs(5);
 /// Entries read from the log at a time: at first, and at most. Entries may be large; so reading speeds up while
 /// it is quick and slows down when it is not, and neither Redis nor this thread is busy with it for long.
 const FIRST_CHUNK: usize = 16;
@@ -112,6 +115,9 @@ impl Follower {
             *started = true;
         }
         self.catch_up().await?;
+        if *told {
+            self.log.back(ALL_ARE_BACK);
+        }
         self.log.heard();
         self.link.trust();
         if *told {

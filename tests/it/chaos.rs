@@ -19,7 +19,9 @@ const MAX_LAG: Duration = Duration::from_millis(600);
 /// How old an answer of a strict route may be.
 const OLDEST: Duration = HEARTBEAT.saturating_add(MAX_LAG);
 const KEYS: usize = 6;
-const HABIT: Habit = Habit { clients: 2, reads_a_write: 16, rest: Duration::ZERO };
+/// Two of the instances write, the third learns of everything from the others.
+const WRITES: Habit = Habit { clients: 2, reads_a_write: 16, rest: Duration::ZERO };
+const READS: Habit = Habit { clients: 2, reads_a_write: 0, rest: Duration::ZERO };
 
 fn config(redis: &Redis, more: &str) -> String {
     format!(
@@ -50,8 +52,8 @@ impl Fleet {
         let origin = serve(story.clone()).await;
         let start = |_| async { Instance::in_front_of(origin, &config(&redis, more)).with_redis_up().await };
         let instances = join_all((0..3).map(start)).await;
-        let at: Vec<SocketAddr> = instances.iter().map(|i| i.server.proxy).collect();
-        let load = Load::start(&story, &at, &[HABIT]);
+        let clients = instances.iter().zip([WRITES, WRITES, READS]).map(|(i, habit)| (i.server.proxy, vec![habit]));
+        let load = Load::start(&story, &clients.collect::<Vec<_>>());
         let fleet = Fleet { redis, instances, load };
         fleet.reads(300).await;
         fleet
@@ -60,6 +62,12 @@ impl Fleet {
     async fn reads(&self, n: usize) {
         let until = self.load.reads() + n;
         eventually("reads", || async { self.load.reads() >= until }).await;
+    }
+    /// Goes on for longer than a strict route may be behind.
+    async fn lasts(&self) {
+        let until = Instant::now() + 2 * OLDEST;
+        eventually("it lasted", || async { Instant::now() > until }).await;
+        self.reads(100).await;
     }
     async fn redis_is_down(&self) {
         join_all(self.instances.iter().map(Instance::redis_is_down)).await;
@@ -109,7 +117,7 @@ async fn nobody_is_told_less_than_he_may_be_when_redis_is_killed_and_comes_back_
     let mut fleet = Fleet::start().await;
     fleet.redis.kill();
     fleet.redis_is_down().await;
-    fleet.reads(300).await;
+    fleet.lasts().await;
     fleet.redis.restart().await;
     none_failed(&*fleet.recovers().await);
 }
@@ -119,9 +127,42 @@ async fn nobody_is_told_less_than_he_may_be_when_redis_stands_still_and_goes_on(
     let fleet = Fleet::start().await;
     fleet.redis.signal("STOP");
     fleet.redis_is_down().await;
-    fleet.reads(300).await;
+    fleet.lasts().await;
     fleet.redis.signal("CONT");
     none_failed(&*fleet.recovers().await);
+}
+
+/// What is written while nobody can log it is known to the writer's instance only, which may find Redis again later
+/// than the others do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strict_route_does_not_trust_a_redis_that_is_back_before_the_others_can_have_logged_what_waited() {
+    let redis = Redis::start().await;
+    let story = Story::new(2, 3);
+    let origin = serve(story.clone()).await;
+    let start = |_| async { Instance::in_front_of(origin, &config(&redis, "")).with_redis_up().await };
+    let fleet = join_all((0..3).map(start)).await;
+    let path = story.path(1);
+    assert!(story.is_strict(1));
+    for round in 0..2 {
+        for instance in &fleet {
+            instance.fill(path).await;
+        }
+        redis.signal("STOP");
+        join_all(fleet.iter().map(Instance::redis_is_down)).await;
+        let mut writer = Client::new(fleet[round % 3].server.proxy);
+        let version = writer.ask("PUT", path).await.unwrap().version().unwrap();
+        let acknowledged = Instant::now();
+        eventually("longer than a strict route may be behind", || async { acknowledged.elapsed() > OLDEST }).await;
+        redis.signal("CONT");
+        let all_know = || async {
+            for instance in &fleet {
+                let said: usize = instance.get(path).await.body.trim().parse().unwrap();
+                assert!(said >= version, "{said} {:?} after {version} was acknowledged", acknowledged.elapsed());
+            }
+            fleet.iter().all(|i| i.server.core.metrics.redis_up.get() == 1 && i.server.core.log.pending() == 0)
+        };
+        eventually("all is well", all_know).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -372,5 +413,38 @@ async fn when_an_instance_is_killed_while_it_logs_a_write_nobody_was_told_and_no
     let acknowledged = Instant::now();
     while read(&mut clients[2]).await != again {
         assert!(acknowledged.elapsed() < OLDEST);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_stood_still_is_not_trusted_by_its_first_message_but_by_what_it_caught_up_with() {
+    let redis = Redis::start().await;
+    let story = Story::new(100, 3);
+    let origin = serve(story.clone()).await;
+    let (_folder, fleet) = processes(origin, &redis).await;
+    let strict: Vec<usize> = (0..story.len()).filter(|key| story.is_strict(*key)).collect();
+    let (mut a, mut b) = (Client::new(fleet[0].1), Client::new(fleet[1].1));
+    for key in &strict {
+        b.ask("GET", story.path(*key)).await.unwrap();
+    }
+    fleet[1].0.signal("STOP");
+    // It will have much to hear before it hears of the writes.
+    let mut publisher = redis.connection().await;
+    for n in 0..2000 {
+        let publish = ::redis::cmd("PUBLISH").arg("asidecar:invalidate").arg(format!("x{n}")).to_owned();
+        let _: i64 = publish.query_async(&mut publisher).await.unwrap();
+    }
+    for key in &strict {
+        let version = a.ask("PUT", story.path(*key)).await.unwrap().version().unwrap();
+        story.acknowledged(*key, 0, version);
+    }
+    let acknowledged = Instant::now();
+    eventually("longer than a strict route may be behind", || async { acknowledged.elapsed() > OLDEST }).await;
+    fleet[1].0.signal("CONT");
+    for key in strict {
+        let asked = story.ask(key, 1);
+        let said = b.ask("GET", story.path(key)).await.unwrap();
+        let told = story.judge(key, &asked, said.version().unwrap());
+        assert!(told.age <= OLDEST, "{:?} behind: {}", told.age, said.head);
     }
 }

@@ -44,6 +44,8 @@ pub enum Manner {
 pub struct Story {
     began: Instant,
     keys: Vec<Key>,
+    /// So many of them are for loads; the rest are for whoever asks for them.
+    loaded: usize,
     manner: AtomicU8,
     asked: AtomicUsize,
     /// Fetches that the origin saw.
@@ -85,6 +87,10 @@ pub struct Told {
 impl Story {
     /// So many keys, every second on the strict route, for so many instances.
     pub fn new(keys: usize, instances: usize) -> Arc<Story> {
+        Story::with_spare(keys, 0, instances)
+    }
+    /// The same, and some more that no [`Load`] touches.
+    pub fn with_spare(keys: usize, spare: usize, instances: usize) -> Arc<Story> {
         let key = |n| Key {
             path: if n % 2 == 0 { format!("/b/{n}") } else { format!("/s/{n}") },
             strict: n % 2 == 1,
@@ -95,7 +101,8 @@ impl Story {
         };
         Arc::new(Story {
             began: Instant::now(),
-            keys: (0..keys).map(key).collect(),
+            keys: (0..keys + spare).map(key).collect(),
+            loaded: keys,
             manner: AtomicU8::new(0),
             asked: AtomicUsize::new(0),
             fetches: AtomicUsize::new(0),
@@ -105,9 +112,9 @@ impl Story {
         })
     }
 
-    /// How many keys there are.
+    /// How many keys there are for loads.
     pub fn len(&self) -> usize {
-        self.keys.len()
+        self.loaded
     }
     /// Where a key is read and written.
     pub fn path(&self, key: usize) -> &str {
@@ -393,11 +400,11 @@ pub struct Habit {
 }
 
 impl Load {
-    /// Clients of these instances.
-    pub fn start(story: &Arc<Story>, instances: &[SocketAddr], habits: &[Habit]) -> Load {
+    /// Clients of these instances, each with its own habits.
+    pub fn start(story: &Arc<Story>, instances: &[(SocketAddr, Vec<Habit>)]) -> Load {
         let (seen, stop) = (Arc::<Seen>::default(), Arc::<AtomicBool>::default());
         let mut clients = JoinSet::new();
-        for (through, at) in instances.iter().enumerate() {
+        for (through, (at, habits)) in instances.iter().enumerate() {
             for habit in habits {
                 for _ in 0..habit.clients {
                     let one = One {
