@@ -417,7 +417,7 @@ async fn when_an_instance_is_killed_while_it_logs_a_write_nobody_was_told_and_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_instance_that_stood_still_is_not_trusted_by_its_first_message_but_by_what_it_caught_up_with() {
+async fn an_instance_that_stood_still_tells_nothing_on_strict_routes_that_it_should_have_heard_was_old() {
     let redis = Redis::start().await;
     let story = Story::new(100, 3);
     let origin = serve(story.clone()).await;
