@@ -66,7 +66,7 @@ pub struct InvalidationLog {
     version: AtomicU64,
     remote: Option<Arc<Link>>,
     pending: Mutex<Pending>,
-    /// When Redis was last heard on the subscription, in milliseconds of [`Timestamp`].
+    /// All that was in the log by then has been applied, in milliseconds of [`Timestamp`].
     heard: AtomicU64,
     /// Until when others may know of invalidations that are not in the log yet, in milliseconds of [`Timestamp`].
     doubtful: AtomicU64,
@@ -266,9 +266,14 @@ impl InvalidationLog {
         self.change(|table, _| table.broken(newest, reason));
     }
 
-    /// Redis was heard.
-    pub(crate) fn heard(&self) {
-        self.heard.store(self.clock.now().0, Ordering::Relaxed);
+    /// All that was in the log at `asked` has been applied.
+    pub(crate) fn heard(&self, asked: Timestamp) {
+        self.heard.store(asked.0, Ordering::Relaxed);
+    }
+
+    /// The time by the log's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Redis is back. Where it was silent for so long that strict routes gave up, others may have acknowledged

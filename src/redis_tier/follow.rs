@@ -114,11 +114,12 @@ impl Follower {
             self.begin().await?;
             *started = true;
         }
+        let asked = self.log.now();
         self.catch_up().await?;
         if *told {
             self.log.back(ALL_ARE_BACK);
         }
-        self.log.heard();
+        self.log.heard(asked);
         self.link.trust();
         if *told {
             tracing::info!("Redis is back");
@@ -133,7 +134,7 @@ impl Follower {
             tokio::select! {
                 message = stream.next() => {
                     let message = message.ok_or(Lost::Closed)?;
-                    self.log.heard();
+                    // No sign of being up to date: others may wait behind it, when this process stood still.
                     self.message(&message, &mut heard_up_to, &mut complaints).await?;
                 }
                 _ = beat.tick() => {
@@ -183,7 +184,7 @@ impl Follower {
         heard_up_to: &mut LogId,
         complaints: &mut Complaints,
     ) -> Result<PubSubSink, Lost> {
-        let began = Instant::now();
+        let (began, asked) = (Instant::now(), self.log.now());
         let ping = timeout(self.heartbeat, async {
             let answer: Result<redis::Value, RedisError> = sink.ping().await;
             (sink, answer)
@@ -207,7 +208,7 @@ impl Follower {
             return Err(Lost::Commands);
         }
         self.catch_up().await?;
-        self.log.heard();
+        self.log.heard(asked);
         Ok(sink)
     }
 

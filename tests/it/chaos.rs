@@ -44,15 +44,15 @@ struct Fleet {
 
 impl Fleet {
     async fn start() -> Fleet {
-        Fleet::with("").await
+        Fleet::with("", KEYS, [WRITES, WRITES, READS]).await
     }
-    async fn with(more: &str) -> Fleet {
+    async fn with(more: &str, keys: usize, habits: [Habit; 3]) -> Fleet {
         let redis = Redis::start().await;
-        let story = Story::new(KEYS, 3);
+        let story = Story::new(keys, 3);
         let origin = serve(story.clone()).await;
         let start = |_| async { Instance::in_front_of(origin, &config(&redis, more)).with_redis_up().await };
         let instances = join_all((0..3).map(start)).await;
-        let clients = instances.iter().zip([WRITES, WRITES, READS]).map(|(i, habit)| (i.server.proxy, vec![habit]));
+        let clients = instances.iter().zip(habits).map(|(i, habit)| (i.server.proxy, vec![habit]));
         let load = Load::start(&story, &clients.collect::<Vec<_>>());
         let fleet = Fleet { redis, instances, load };
         fleet.reads(300).await;
@@ -253,9 +253,11 @@ async fn twenty_thousand_reads_under_one_fault_after_the_other_and_none_older_th
 /// Upstream behaves oddly every third time. Requests may fail, but who is answered is told the truth, and a write
 /// that may have been done counts as one.
 async fn upstream(manner: Manner, fails: bool) {
-    let fleet = Fleet::with("[upstream]\nfirst_byte_timeout = \"300ms\"").await;
+    // Many keys and many writes: what one of them should have done is seldom done by another.
+    let often = Habit { reads_a_write: 4, ..WRITES };
+    let fleet = Fleet::with("[upstream]\nfirst_byte_timeout = \"300ms\"", 40, [often, often, READS]).await;
     fleet.load.story.behave(manner);
-    fleet.reads(300).await;
+    fleet.reads(400).await;
     fleet.load.story.behave(Manner::Well);
     let seen = fleet.recovers().await;
     let failed = seen.failed.load(Ordering::SeqCst);
