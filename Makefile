@@ -63,6 +63,12 @@ bench: ## run the benchmarks, and compare a hit with nginx, HAProxy and bare hyp
 	$(CARGO) build --locked --release --bin asidecar --example bare
 	./benches/compare.py
 
+.PHONY: fleet
+fleet: ## what a fleet does under faults and load: real processes, some minutes; writes docs/fleet.md
+	@scripts/install-test-tools.sh
+	$(CARGO) build --locked --release --bin asidecar --example fleet
+	@"$(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/release/examples/fleet"
+
 .PHONY: image
 image: ## build both container images
 	docker build --tag asidecar --build-arg REVISION="$$(git rev-parse --short HEAD 2>/dev/null || echo unknown)" .

@@ -66,8 +66,10 @@ pub struct InvalidationLog {
     version: AtomicU64,
     remote: Option<Arc<Link>>,
     pending: Mutex<Pending>,
-    /// When Redis was last heard on the subscription, in milliseconds of [`Timestamp`].
+    /// All that was in the log by then has been applied, in milliseconds of [`Timestamp`].
     heard: AtomicU64,
+    /// Until when others may know of invalidations that are not in the log yet, in milliseconds of [`Timestamp`].
+    doubtful: AtomicU64,
     max_lag: u64,
     clock: Clock,
     metrics: Arc<Metrics>,
@@ -88,6 +90,7 @@ impl InvalidationLog {
             remote,
             pending: Mutex::default(),
             heard: AtomicU64::new(0),
+            doubtful: AtomicU64::new(0),
             max_lag: millis(max_lag),
             clock,
             metrics,
@@ -141,7 +144,9 @@ impl InvalidationLog {
     /// Whether this instance is sure to know of all invalidations that are older than `max_lag`. Without Redis
     /// it always is.
     pub fn trusted(&self, now: Timestamp) -> bool {
-        self.remote.is_none() || now.since(Timestamp(self.heard.load(Ordering::Relaxed))) <= self.max_lag
+        self.remote.is_none()
+            || (now.since(Timestamp(self.heard.load(Ordering::Relaxed))) <= self.max_lag
+                && now.0 >= self.doubtful.load(Ordering::Relaxed))
     }
 
     /// Milliseconds since Redis was last heard; `None` without Redis.
@@ -285,9 +290,23 @@ impl InvalidationLog {
         self.change(|table, _| table.broken(newest, reason));
     }
 
-    /// Redis was heard.
-    pub(crate) fn heard(&self) {
-        self.heard.store(self.clock.now().0, Ordering::Relaxed);
+    /// All that was in the log at `asked` has been applied.
+    pub(crate) fn heard(&self, asked: Timestamp) {
+        self.heard.store(asked.0, Ordering::Relaxed);
+    }
+
+    /// The time by the log's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Redis is back. Where it was silent for so long that strict routes gave up, others may have acknowledged
+    /// meanwhile what they could not log, and need up to `patience` to find Redis again and log it.
+    pub(crate) fn back(&self, patience: Duration) {
+        let now = self.clock.now();
+        if self.silent_for(now).is_some_and(|silent| silent > self.max_lag) {
+            self.doubtful.store(now.plus(patience).0, Ordering::Relaxed);
+        }
     }
 
     /// Drops what no living entry can be older than.

@@ -25,6 +25,9 @@ use crate::metrics::{Command, CommandResult, MalformedWhat, Metrics};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(2);
+/// So long an instance may need to find a Redis that is back: it had just begun to connect in vain, sleeps for the
+/// longest time (`LAST_RETRY` and half of it), and connects.
+const ALL_ARE_BACK: Duration = Duration::from_secs(5);
 /// Entries read from the log at a time: at first, and at most. Entries may be large; so reading speeds up while
 /// it is quick and slows down when it is not, and neither Redis nor this thread is busy with it for long.
 const FIRST_CHUNK: usize = 16;
@@ -96,8 +99,12 @@ impl Follower {
             self.begin().await?;
             *started = true;
         }
+        let asked = self.log.now();
         self.catch_up().await?;
-        self.log.heard();
+        if *told {
+            self.log.back(ALL_ARE_BACK);
+        }
+        self.log.heard(asked);
         self.link.trust();
         if *told {
             tracing::info!("Redis is back");
@@ -116,7 +123,7 @@ impl Follower {
             tokio::select! {
                 message = stream.next() => {
                     let message = message.ok_or(Lost::Closed)?;
-                    self.log.heard();
+                    // No sign of being up to date: others may wait behind it, when this process stood still.
                     self.message(&message, &mut heard_up_to, &mut complaints).await?;
                 }
                 _ = beat.tick() => {
@@ -165,7 +172,7 @@ impl Follower {
         heard_up_to: &mut LogId,
         complaints: &mut Complaints,
     ) -> Result<PubSubSink, Lost> {
-        let began = Instant::now();
+        let (began, asked) = (Instant::now(), self.log.now());
         let ping = timeout(self.heartbeat, async {
             let answer: Result<redis::Value, RedisError> = sink.ping().await;
             (sink, answer)
@@ -190,7 +197,7 @@ impl Follower {
         }
         self.catch_up().await?;
         self.log.overdue();
-        self.log.heard();
+        self.log.heard(asked);
         Ok(sink)
     }
 

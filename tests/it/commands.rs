@@ -38,7 +38,7 @@ async fn ended(args: &[&str], env: &[(&str, &str)]) -> Ended {
 }
 
 /// The program, running, with what it says as it says it.
-struct Running {
+pub struct Running {
     child: Child,
     out: Arc<Mutex<String>>,
     err: Arc<Mutex<String>>,
@@ -63,7 +63,7 @@ impl Running {
         Running { child, out, err }
     }
     /// A proxy on free ports in front of this upstream, and where it and its admin listener are.
-    async fn proxy(upstream: SocketAddr, env: &[(&str, &str)]) -> (Running, SocketAddr, SocketAddr) {
+    pub async fn proxy(upstream: SocketAddr, env: &[(&str, &str)]) -> (Running, SocketAddr, SocketAddr) {
         let upstream = format!("http://{upstream}");
         let ports = [("ASIDECAR_LISTEN__PROXY", ANY_PORT), ("ASIDECAR_LISTEN__ADMIN", ANY_PORT)];
         let running = Running::start(&["run", "--upstream", &upstream], &[&ports[..], env].concat());
@@ -79,7 +79,7 @@ impl Running {
     async fn until_logged(&self, text: &str) {
         eventually(text, || async { self.err.lock().unwrap().contains(text) }).await;
     }
-    fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         let id = self.child.id().expect("running").to_string();
         assert!(std::process::Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap().success());
     }
@@ -89,7 +89,7 @@ impl Running {
 }
 
 /// A file in a folder that is gone with the value.
-fn file(name: &str, text: &str) -> (tempfile::TempDir, String) {
+pub fn file(name: &str, text: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();

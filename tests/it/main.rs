@@ -10,10 +10,12 @@
     reason = "a test that fails should say so loudly"
 )]
 
+mod story;
 mod support;
 
 mod admin;
 mod caching;
+mod chaos;
 mod commands;
 mod dashboards;
 mod fleet;

@@ -449,6 +449,10 @@ impl Redis {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().unwrap();
         assert!(sent.success());
     }
+    /// A connection for many commands.
+    pub async fn connection(&self) -> redis::aio::MultiplexedConnection {
+        redis::Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+    }
     /// Runs one command over a connection of its own.
     pub async fn command(&self, words: &[&str]) -> Result<redis::Value, redis::RedisError> {
         let client = redis::Client::open(self.url())?;
