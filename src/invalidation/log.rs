@@ -102,6 +102,11 @@ impl InvalidationLog {
         self.read().position()
     }
 
+    /// The newest id of the log that is known here; something may be missing before it.
+    pub(crate) fn newest(&self) -> LogId {
+        self.read().newest()
+    }
+
     /// Everything as-of before it is invalid.
     pub fn horizon(&self) -> Position {
         self.read().horizon()
@@ -202,8 +207,7 @@ impl InvalidationLog {
             return Logged::At(self.change(|table, now| table.append(&what, now)));
         };
         if self.queue().waiting.is_empty() {
-            let floor = self.position().id;
-            if let Ok(done) = remote.append(&what, floor, heard_up_to).await {
+            if let Ok(done) = remote.append(&what, self.newest(), heard_up_to).await {
                 self.appended(remote, done, &what).await;
                 return Logged::At(done.id);
             }
@@ -226,7 +230,7 @@ impl InvalidationLog {
     pub(crate) async fn flush_pending(&self, remote: &Link) -> bool {
         loop {
             let Some((number, next)) = self.queue().waiting.front().cloned() else { return true };
-            let Ok(done) = remote.append(&next, self.position().id, None).await else { return false };
+            let Ok(done) = remote.append(&next, self.newest(), None).await else { return false };
             self.appended(remote, done, &next).await;
             let mut queue = self.queue();
             // An overflow in between replaced what was there by one invalidation of everything, which must still
@@ -242,7 +246,7 @@ impl InvalidationLog {
     /// may never have known what was lost.
     async fn appended(&self, remote: &Link, done: Appended, what: &Invalidation) {
         if self.applied(done.id, done.previous, what) == Step::Forked {
-            match remote.append(&Invalidation::all(), self.position().id, None).await {
+            match remote.append(&Invalidation::all(), self.newest(), None).await {
                 Ok(done) => {
                     self.applied(done.id, done.previous, &Invalidation::all());
                 }
@@ -267,16 +271,18 @@ impl InvalidationLog {
     }
 
     /// Applies an entry that was read from the stream in order; `None` for one that can't be read, which
-    /// invalidates everything. Returns whether it was new.
-    pub(crate) fn applied_next(&self, id: LogId, what: Option<&Invalidation>) -> bool {
+    /// invalidates everything.
+    pub(crate) fn applied_next(&self, id: LogId, what: Option<&Invalidation>) -> Step {
         let step = self.change(|table, now| match what {
             Some(what) => table.next(id, what, now),
             None => table.unreadable(id, now),
         });
-        if step == Step::Applied {
-            self.measure_lag(id);
+        match step {
+            Step::Applied => self.measure_lag(id),
+            Step::Forked => self.broken(id, HorizonReason::RolledBack),
+            Step::Known | Step::Gap { .. } => {}
         }
-        step == Step::Applied
+        step
     }
 
     /// Begins to follow the stream, whose oldest entry's predecessor is `horizon`.

@@ -13,6 +13,8 @@
 //! * [`log`] — the shared handle the proxy uses; the only way to invalidate anything.
 
 pub mod log;
+#[cfg(test)]
+mod model;
 pub mod position;
 pub mod table;
 

@@ -54,7 +54,7 @@ impl<'de> serde::Deserialize<'de> for LogId {
 }
 
 /// A place in the log as this process sees it: the last contiguous id applied, and the local sequence.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The last log id that was applied with nothing missing before it.
     pub id: LogId,

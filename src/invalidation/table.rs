@@ -45,7 +45,7 @@ pub enum Step {
     Applied,
     /// It was known already.
     Known,
-    /// Its predecessor lies before `last` although it lies after: the log went back and grew another way.
+    /// It contradicts what was applied, be it along the chain or ahead of it: the log went back and grew another way.
     Forked,
     /// It is applied, but something between `from` and it is missing: read the log after `from`.
     Gap {
@@ -76,6 +76,7 @@ struct Mark {
 }
 
 /// The folded log. See the module's text for its invariants.
+#[cfg_attr(test, derive(Clone))]
 pub struct Table {
     marks: HashMap<TagId, Mark, foldhash::fast::FixedState>,
     horizon: Position,
@@ -112,6 +113,11 @@ impl Table {
     /// What a fill that begins now has seen: its as-of.
     pub fn position(&self) -> Position {
         Position { id: self.last, local: self.local }
+    }
+
+    /// The newest id of the log that is known, along the chain or ahead of it.
+    pub fn newest(&self) -> LogId {
+        self.ahead.values().copied().fold(self.last, LogId::max)
     }
 
     /// Everything as-of before it is invalid.
@@ -171,7 +177,9 @@ impl Table {
 
     /// Applies an entry of the log. `previous` is the id of the entry before it, as its appender recorded it.
     pub fn entry(&mut self, id: LogId, previous: LogId, what: &Invalidation, now: Timestamp) -> Step {
-        if id <= self.last {
+        let passed = id <= self.last;
+        // An announced write leaves no mark to tell by, and holds nothing yet.
+        if passed && (what.intent.is_some() || self.shows(Position::at(id), what)) {
             return Step::Known;
         }
         if let Some(over) = what.done {
@@ -185,7 +193,10 @@ impl Table {
             // One that can't be remembered holds at once.
             _ => self.mark(Position::at(id), what, now),
         }
-        if previous < self.last {
+        // What was passed and never applied is not on the chain, nor is what was applied ahead and is passed now.
+        let skips = |(&after, &next): (&LogId, &LogId)| after < id && next != id;
+        if passed || previous < self.last || (previous == self.last && self.ahead.first_key_value().is_some_and(skips))
+        {
             return Step::Forked;
         }
         if previous > self.last {
@@ -281,6 +292,14 @@ impl Table {
         }
     }
 
+    /// Whether the table has what applying this there does to it.
+    fn shows(&self, at: Position, what: &Invalidation) -> bool {
+        let reached = |hard: Position, soft: Position| hard >= at || (what.soft && soft >= at);
+        reached(self.horizon, self.soft_horizon)
+            || (!what.all
+                && what.tag_ids().all(|tag| self.marks.get(&tag).is_some_and(|mark| reached(mark.hard, mark.soft))))
+    }
+
     fn mark(&mut self, at: Position, what: &Invalidation, now: Timestamp) {
         if what.all {
             self.all_at = self.all_at.max(now);
@@ -323,6 +342,16 @@ impl Table {
         let cut = *cut;
         self.marks.retain(|_, m| newest_of(m) > cut);
         self.raise(cut, HorizonReason::Full);
+    }
+}
+
+/// Two tables with one hash behave alike from then on: what a search remembers of the states it has visited.
+#[cfg(test)]
+impl std::hash::Hash for Table {
+    fn hash<H: std::hash::Hasher>(&self, h: &mut H) {
+        let mut marks: Vec<_> = self.marks.iter().map(|(t, m)| (t, m.hard, m.soft, m.before, m.at.0)).collect();
+        marks.sort_unstable();
+        (marks, self.horizon, self.soft_horizon, self.last, self.local, &self.ahead).hash(h);
     }
 }
 
@@ -506,6 +535,26 @@ mod tests {
     }
 
     #[test]
+    fn rule_4_an_entry_that_was_passed_and_never_applied_shows_a_fork() {
+        let mut t = following(5);
+        t.next(id(7), &tag("b"), NOW);
+        // The log lost 6 while the reply to who appended it was on its way, and has gone on with 7.
+        assert_eq!(t.entry(id(6), id(5), &tag("a"), NOW), Step::Forked);
+        assert_eq!(t.standing(Position::at(id(5)), tags(&["a"])), Standing::Invalid, "but it is applied");
+        assert_eq!(t.position().id, id(7), "and the position does not go back");
+        assert_eq!(t.entry(id(6), id(5), &tag("a"), NOW), Step::Known);
+    }
+
+    #[test]
+    fn rule_4_an_entry_that_leaves_out_what_was_applied_ahead_shows_a_fork() {
+        let mut t = following(5);
+        t.entry(id(8), id(7), &tag("a"), NOW);
+        assert_eq!(t.newest(), id(8));
+        assert_eq!(t.entry(id(9), id(5), &tag("b"), NOW), Step::Forked);
+        assert_eq!(t.position().id, id(5));
+    }
+
+    #[test]
     fn rule_7_a_soft_invalidation_makes_stale_what_a_hard_one_makes_invalid() {
         let mut t = following(5);
         let as_of = t.position();
@@ -590,6 +639,44 @@ mod tests {
         Arrive(u8),
     }
 
+    #[derive(Clone, Debug)]
+    enum AnyOp {
+        Fill,
+        /// A fill of another process, which is so far ahead.
+        Foreign(u8),
+        Local(Invalidation),
+        /// Appended and applied at once.
+        Alone(Invalidation),
+        /// An entry is appended to the true log; it arrives later.
+        Append(Invalidation),
+        Arrive(u8),
+        Broken,
+        Start,
+        Forget(u8),
+    }
+
+    fn any_op() -> impl Strategy<Value = AnyOp> {
+        let what = || {
+            (prop::sample::select(vec!["a", "b", "c", "d", "e", "f", "*"]), prop::bool::weighted(0.3)).prop_map(
+                |(name, soft)| match name {
+                    "*" => Invalidation { soft, ..Invalidation::all() },
+                    name => Invalidation { soft, ..tag(name) },
+                },
+            )
+        };
+        prop_oneof![
+            6 => Just(AnyOp::Fill),
+            2 => (0u8..4).prop_map(AnyOp::Foreign),
+            4 => what().prop_map(AnyOp::Local),
+            4 => what().prop_map(AnyOp::Alone),
+            6 => what().prop_map(AnyOp::Append),
+            6 => (0u8..8).prop_map(AnyOp::Arrive),
+            1 => Just(AnyOp::Broken),
+            1 => Just(AnyOp::Start),
+            1 => (0u8..40).prop_map(AnyOp::Forget),
+        ]
+    }
+
     fn op() -> impl Strategy<Value = Op> {
         prop_oneof![
             (0u8..3).prop_map(Op::Fill),
@@ -644,6 +731,99 @@ mod tests {
                         prop_assert!(!stands, "served after an invalidation it had not seen");
                     } else {
                         prop_assert!(stands, "killed for nothing");
+                    }
+                }
+            }
+        }
+
+        /// Small tables, and everything that can happen to one, against an oracle that forgets nothing.
+        #[test]
+        fn a_table_is_never_laxer_than_an_oracle_that_forgets_nothing(
+            capacity in 1usize..6,
+            ops in prop::collection::vec(any_op(), 1..80),
+        ) {
+            let mut t = Table::new(capacity);
+            t.start(id(1));
+            // What was named when: after an as-of before that position it does not stand.
+            let mut named: Vec<(Position, Invalidation, Timestamp)> = Vec::new();
+            // Everything up to these is given up, and whether that includes the position itself.
+            let mut given_up: Vec<(Position, bool)> = vec![(Position::at(id(1)), false)];
+            let mut fills = vec![(t.position(), Timestamp(0))];
+            let (mut newest, mut waiting) = (1u64, Vec::new());
+            let mut forgotten = Timestamp(0);
+            for (at, op) in ops.into_iter().enumerate() {
+                let now = Timestamp(at as u64);
+                match op {
+                    AnyOp::Fill => fills.push((t.position(), now)),
+                    AnyOp::Foreign(ahead) => {
+                        let filled = id(t.position().id.ms + u64::from(ahead));
+                        // It may have been filled long ago, and then it is not used any more.
+                        if forgotten > Timestamp(0) {
+                            continue;
+                        }
+                        fills.push((Position::of_foreign(filled, t.position()), Timestamp(0)));
+                    }
+                    AnyOp::Local(what) => named.push((t.local(&what, now), what, now)),
+                    AnyOp::Alone(what) => {
+                        // Without Redis there are no gaps, and nothing else that appends.
+                        if waiting.is_empty() {
+                            newest += 1;
+                            t.next(id(newest), &what, now);
+                            named.push((Position::at(id(newest)), what, now));
+                        }
+                    }
+                    AnyOp::Append(what) => {
+                        waiting.push((newest + 1, newest, what));
+                        newest += 1;
+                    }
+                    AnyOp::Arrive(n) if !waiting.is_empty() => {
+                        let (i, previous, what) = waiting.remove(usize::from(n) % waiting.len());
+                        let step = t.entry(id(i), id(previous), &what, now);
+                        prop_assert!(step != Step::Forked, "the log did not go back");
+                        named.push((Position::at(id(i)), what, now));
+                    }
+                    AnyOp::Arrive(_) => {}
+                    AnyOp::Broken => {
+                        given_up.push((t.position(), true));
+                        t.broken(id(newest), HorizonReason::Broken);
+                    }
+                    AnyOp::Start => {
+                        given_up.push((Position::at(id(newest)), false));
+                        t.start(id(newest));
+                    }
+                    AnyOp::Forget(back) => {
+                        let oldest = Timestamp(now.0.saturating_sub(u64::from(back)));
+                        t.forget(oldest);
+                        forgotten = forgotten.max(oldest);
+                        fills.retain(|(_, filled)| *filled >= oldest);
+                    }
+                }
+                prop_assert!(t.len() <= capacity);
+                for &(as_of, _) in &fills {
+                    for names in [&["a"][..], &["b", "c"], &["d"], &[]] {
+                        let hit = |what: &Invalidation| {
+                            what.all || what.tags.iter().any(|n| names.contains(&n.as_str()))
+                        };
+                        let after = |soft, since| {
+                            named.iter().any(|(p, w, at)| *p > as_of && w.soft == soft && hit(w) && *at >= since)
+                        };
+                        let lost = given_up.iter().any(|(p, too)| as_of < *p || (*too && as_of == *p));
+                        let got = t.standing(as_of, tags(names));
+                        let strictness = |s| match s { Standing::Valid => 0, Standing::Soft => 1, Standing::Invalid => 2 };
+                        let want = |since| {
+                            if lost || after(false, since) {
+                                Standing::Invalid
+                            } else if after(true, since) {
+                                Standing::Soft
+                            } else {
+                                Standing::Valid
+                            }
+                        };
+                        // What was filled since then was filled after what is forgotten, whatever its as-of says.
+                        let (least, most) = (want(forgotten), want(Timestamp(0)));
+                        prop_assert!(strictness(got) >= strictness(least), "{as_of} {names:?}: {got:?}, not {least:?}");
+                        let explained = strictness(got) <= strictness(most) || as_of < t.horizon();
+                        prop_assert!(explained, "{as_of} {names:?}: {got:?} for nothing");
                     }
                 }
             }

@@ -259,29 +259,28 @@ impl Follower {
     async fn catch_up(&self) -> Result<(), Lost> {
         let mut count = FIRST_CHUNK;
         loop {
-            let last = self.log.position().id;
+            // Before it is read: what is applied meanwhile need not be in what was read.
+            let (last, newest) = (self.log.position().id, self.log.newest());
             let began = Instant::now();
             let chunk = self.link.read(last, count).await?;
             let quick = began.elapsed() < QUICK;
-            match on_chain(last, &chunk) {
+            match on_chain(last, newest, &chunk) {
                 Chain::Whole => {}
                 Chain::Broken => {
                     self.log.broken(chunk.last, HorizonReason::Broken);
                     continue;
                 }
                 Chain::RolledBack => {
-                    // Others may not know what was lost: everything goes, for everybody. Where that can't be
-                    // logged, the next session does it before it trusts anything.
                     self.log.broken(chunk.last, HorizonReason::RolledBack);
-                    match self.log.invalidate(Invalidation::all(), Source::Log).await {
-                        Logged::At(_) => continue,
-                        Logged::Pending => return Err(Lost::Commands),
-                    }
+                    self.tell_everybody().await?;
+                    continue;
                 }
             }
             let read = chunk.entries.len();
             for (id, fields) in chunk.entries {
-                self.apply(id, &fields);
+                if self.apply(id, &fields) == Step::Forked {
+                    self.tell_everybody().await?;
+                }
             }
             if read < count {
                 return Ok(());
@@ -290,19 +289,30 @@ impl Follower {
         }
     }
 
-    fn apply(&self, id: LogId, fields: &[(String, Vec<u8>)]) {
+    /// The log went back: others may not know what was lost, so everything goes, for everybody. Where that can't be
+    /// logged, the next session does it before it trusts anything.
+    async fn tell_everybody(&self) -> Result<(), Lost> {
+        match self.log.invalidate(Invalidation::all(), Source::Log).await {
+            Logged::At(_) => Ok(()),
+            Logged::Pending => Err(Lost::Commands),
+        }
+    }
+
+    fn apply(&self, id: LogId, fields: &[(String, Vec<u8>)]) -> Step {
         let entry = LogEntry::read(fields);
         if entry.what.is_none() {
             self.metrics.malformed(MalformedWhat::LogEntry);
             tracing::warn!(%id, "an entry of the invalidation log can't be read: everything is invalidated");
         }
-        let new = self.log.applied_next(id, entry.what.as_ref());
+        let step = self.log.applied_next(id, entry.what.as_ref());
+        let new = step == Step::Applied;
         if let Some(what) = entry
             .what
             .filter(|what| new && names(what) && !entry.begins && entry.origin != self.link.origin().as_bytes())
         {
             self.metrics.invalidation(Source::Log, what.scope());
         }
+        step
     }
 }
 
@@ -313,7 +323,8 @@ fn names(what: &Invalidation) -> bool {
 
 /// How the last id applied lies to what was read after it.
 #[derive(Debug, PartialEq, Eq)]
-enum Chain {
+pub(crate) enum Chain {
+    /// Nothing is missing between the two.
     Whole,
     /// What came after it is not there any more, or the stream was begun anew.
     Broken,
@@ -321,10 +332,11 @@ enum Chain {
     RolledBack,
 }
 
-fn on_chain(last: LogId, chunk: &Chunk) -> Chain {
+/// `newest` is the newest id that was known before the chunk was read, `last` or beyond it.
+pub(crate) fn on_chain(last: LogId, newest: LogId, chunk: &Chunk) -> Chain {
     let next = chunk.entries.first().map(|(_, fields)| LogEntry::read(fields));
     match next {
-        _ if chunk.last < last => Chain::RolledBack,
+        _ if chunk.last < newest => Chain::RolledBack,
         _ if chunk.found => Chain::Whole,
         None if chunk.last == last => Chain::Whole,
         Some(next) if !next.begins && next.previous == Some(last) => Chain::Whole,
@@ -431,15 +443,17 @@ mod tests {
     fn rule_4_the_last_id_applied_must_be_on_the_chain() {
         let next = |p: &str| vec![entry(9, &[("v", "1"), ("p", p), ("m", "a")])];
         let marker = vec![entry(9, &[("v", "1"), ("k", "begin"), ("p", "0-0"), ("m", "{}")])];
-        assert_eq!(on_chain(id(5), &chunk(5, true, vec![])), Chain::Whole);
-        assert_eq!(on_chain(id(5), &chunk(5, false, vec![])), Chain::Whole, "trimmed, but nothing came after");
-        assert_eq!(on_chain(id(5), &chunk(9, true, next("7-0"))), Chain::Whole);
-        assert_eq!(on_chain(id(5), &chunk(9, false, next("5-0"))), Chain::Whole, "trimmed right behind it");
-        assert_eq!(on_chain(id(5), &chunk(9, false, next("7-0"))), Chain::Broken, "trimmed beyond it");
-        assert_eq!(on_chain(id(5), &chunk(9, false, next("3-0"))), Chain::RolledBack, "grown another way");
-        assert_eq!(on_chain(id(5), &chunk(9, false, marker)), Chain::Broken, "begun anew");
-        assert_eq!(on_chain(id(5), &chunk(9, false, vec![])), Chain::Broken, "trimmed to nothing");
-        assert_eq!(on_chain(id(5), &chunk(4, false, vec![])), Chain::RolledBack);
+        assert_eq!(on_chain(id(5), id(5), &chunk(5, true, vec![])), Chain::Whole);
+        assert_eq!(on_chain(id(5), id(5), &chunk(5, false, vec![])), Chain::Whole, "trimmed, but nothing came after");
+        assert_eq!(on_chain(id(5), id(5), &chunk(9, true, next("7-0"))), Chain::Whole);
+        assert_eq!(on_chain(id(5), id(5), &chunk(9, false, next("5-0"))), Chain::Whole, "trimmed right behind it");
+        assert_eq!(on_chain(id(5), id(5), &chunk(9, false, next("7-0"))), Chain::Broken, "trimmed beyond it");
+        assert_eq!(on_chain(id(5), id(5), &chunk(9, false, next("3-0"))), Chain::RolledBack, "grown another way");
+        assert_eq!(on_chain(id(5), id(5), &chunk(9, false, marker)), Chain::Broken, "begun anew");
+        assert_eq!(on_chain(id(5), id(5), &chunk(9, false, vec![])), Chain::Broken, "trimmed to nothing");
+        assert_eq!(on_chain(id(5), id(5), &chunk(4, false, vec![])), Chain::RolledBack);
+        let ahead = on_chain(id(5), id(8), &chunk(5, true, vec![]));
+        assert_eq!(ahead, Chain::RolledBack, "what was applied ahead of a gap is gone");
     }
 
     #[test]

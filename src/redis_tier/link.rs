@@ -562,10 +562,10 @@ fn lost_its_master(error: &RedisError) -> bool {
 }
 
 /// An entry's fields, as the stream holds them.
-pub(super) type Fields = Vec<(String, Vec<u8>)>;
+pub(crate) type Fields = Vec<(String, Vec<u8>)>;
 
 /// A part of the log, as it was read.
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     /// The stream's last generated id.
     pub last: LogId,
     /// Whether the id that was read from is still in the stream.
