@@ -132,11 +132,12 @@ impl Connector {
 
     /// Finds home.
     async fn find(&self, names: &Names) -> Result<(Dialer, Target, Option<Slots>), Lost> {
-        let dialer = self.dialer(&self.address.login, self.address.database)?;
+        let tls = self.tls().await?;
+        let dialer = Dialer::new(tls, &self.address.login, self.address.database);
         let (home, slots) = match &self.address.topology {
             Topology::Server(host) => (Target::Host(host.clone()), None),
             Topology::Socket(path) => (Target::Socket(path.clone()), None),
-            Topology::Sentinel { .. } => (Target::Host(self.master().await?), None),
+            Topology::Sentinel { .. } => (Target::Host(self.master(&dialer).await?), None),
             Topology::Cluster(seeds) => {
                 let mut nodes = self.known.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 nodes.extend(seeds.iter().filter(|seed| !nodes.contains(seed)).cloned().collect::<Vec<_>>());
@@ -173,21 +174,15 @@ impl Connector {
         Ok(())
     }
 
-    fn dialer(&self, login: &Login, database: u32) -> Result<Dialer, Lost> {
-        let tls = if self.address.tls {
-            Some(Arc::new(self.tls.settings().map_err(|e| Lost::Unusable(format!("certificates: {e}")))?))
-        } else {
-            None
-        };
-        // A name for the library would be one more command that a user needs a right for.
-        let mut settings = RedisConnectionInfo::default().set_db(database.into()).set_skip_set_lib_name();
-        if let Some(user) = &login.user {
-            settings = settings.set_username(user);
+    /// The settings for TLS as the files say now. Reading all of the system's authorities takes a while.
+    async fn tls(&self) -> Result<Option<Arc<ClientConfig>>, Lost> {
+        if !self.address.tls {
+            return Ok(None);
         }
-        if let Some(password) = &login.password {
-            settings = settings.set_password(password);
-        }
-        Ok(Dialer { tls, settings })
+        let files = self.tls.clone();
+        let read = tokio::task::spawn_blocking(move || files.settings()).await;
+        let settings = read.unwrap_or_else(|_| Err("reading them failed".to_owned()));
+        settings.map(|settings| Some(Arc::new(settings))).map_err(|e| Lost::Unusable(format!("certificates: {e}")))
     }
 
     /// Watches over where home is, and returns when it is elsewhere. Without sentinels and cluster it never does.
@@ -206,7 +201,7 @@ impl Connector {
                 Ok(false) => return Lost::Moved(format!("{} is no master any more", opened.home)),
                 Err(lost) => return lost,
             }
-            let Ok(master) = self.master().await else { continue };
+            let Ok(master) = self.master(&opened.dialer).await else { continue };
             let named = Target::Host(master);
             if named != opened.home && self.confirms(&named, &opened.dialer).await {
                 return Lost::Moved(format!("the master is {named} now"));
@@ -223,11 +218,11 @@ impl Connector {
 
     /// Where the sentinels say that the master is: the newest answer of those of a majority, or of all that answer
     /// in time. One alone may have missed a failover.
-    async fn master(&self) -> Result<Host, Lost> {
+    async fn master(&self, dialer: &Dialer) -> Result<Host, Lost> {
         let Topology::Sentinel { sentinels, master, login } = &self.address.topology else {
             return Err(Lost::Unusable("there are no sentinels".into()));
         };
-        let dialer = self.dialer(login, 0)?;
+        let dialer = Dialer::new(dialer.tls.clone(), login, 0);
         let mut asked: FuturesUnordered<_> =
             sentinels.iter().map(|sentinel| timeout(ONE_OF_SEVERAL, ask_sentinel(&dialer, sentinel, master))).collect();
         let (mut newest, mut answers): (Option<(u64, Host)>, usize) = (None, 0);
@@ -307,6 +302,18 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Dialer {
+    fn new(tls: Option<Arc<ClientConfig>>, login: &Login, database: u32) -> Dialer {
+        // A name for the library would be one more command that a user needs a right for.
+        let mut settings = RedisConnectionInfo::default().set_db(database.into()).set_skip_set_lib_name();
+        if let Some(user) = &login.user {
+            settings = settings.set_username(user);
+        }
+        if let Some(password) = &login.password {
+            settings = settings.set_password(password);
+        }
+        Dialer { tls, settings }
+    }
+
     /// A connection for commands. Its driver ends with its last clone.
     pub(super) async fn connect(&self, to: &Target) -> Result<MultiplexedConnection, RedisError> {
         let stream = self.dial(to).await?;

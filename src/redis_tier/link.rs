@@ -18,6 +18,7 @@ use redis::{FromRedisValue, RedisError};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use super::address::Host;
 use super::cluster::Cluster;
 use super::refusal::{self, Refusals};
 use super::scripts::{self, Script};
@@ -163,7 +164,8 @@ impl Request<'_> {
                 ("NOSCRIPT", _) => whole = true,
                 (word @ ("MOVED" | "ASK"), Some(cluster)) => {
                     cluster.changed();
-                    let Some(next) = redirected(&error).and_then(|to| cluster.node_at(to)) else { return Err(error) };
+                    let next = redirected(&error, last.name()).and_then(|to| cluster.node_at(&to.to_string()));
+                    let Some(next) = next else { return Err(error) };
                     asking = word == "ASK";
                     *last = next;
                 }
@@ -178,9 +180,11 @@ fn code(error: &RedisError) -> &str {
     error.code().unwrap_or_default()
 }
 
-/// Where MOVED and ASK point to.
-fn redirected(error: &RedisError) -> Option<&str> {
-    error.redirect_node().map(|(address, _)| address)
+/// Where MOVED and ASK of the node `asked` point to. Without a name it is another port of the same host.
+fn redirected(error: &RedisError, asked: &str) -> Option<Host> {
+    let (name, port) = error.redirect_node()?.0.rsplit_once(':')?;
+    let name = if name.is_empty() { asked.rsplit_once(':')?.0 } else { name };
+    Some(Host { name: name.trim_matches(['[', ']']).to_owned(), port: port.parse().ok()? })
 }
 
 /// The connection for commands. Clone the `Arc` around it.
@@ -572,4 +576,23 @@ pub(crate) struct Chunk {
     pub found: bool,
     /// The entries after it, with their fields.
     pub entries: Vec<(LogId, Fields)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_key_has_moved_is_read_in_each_form_that_redis_writes() {
+        for (line, wanted) in [
+            ("MOVED 7 10.0.0.1:6379", "10.0.0.1:6379"),
+            ("ASK 7 node.example:6379", "node.example:6379"),
+            ("MOVED 7 ::1:6379", "[::1]:6379"),
+            ("MOVED 7 :6379", "asked:6379"),
+        ] {
+            let answer = redis::parse_redis_value(format!("-{line}\r\n").as_bytes()).unwrap();
+            let error = answer.extract_error().unwrap_err();
+            assert_eq!(redirected(&error, "asked:1").map(|to| to.to_string()).as_deref(), Some(wanted), "{line}");
+        }
+    }
 }
