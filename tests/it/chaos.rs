@@ -196,11 +196,12 @@ async fn losing(command: &[&str]) {
         all
     };
     for _ in 0..4 {
-        let before = lost().await;
         fleet.redis.command(command).await.unwrap();
         fleet.reads(100).await;
-        eventually("somebody noticed", || async { lost().await > before }).await;
     }
+    // Not each time: where the log is begun anew within the millisecond of its last entry, whoever had heard all of
+    // it has nothing to notice.
+    eventually("somebody noticed", || async { lost().await > 0.0 }).await;
     none_failed(&*fleet.recovers().await);
 }
 
