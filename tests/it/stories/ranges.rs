@@ -336,4 +336,25 @@ stories! {
         ? range: bytes=0-4
         = 206 | body: hello | content-range: bytes 0-4/11
     ";
+
+    /// RFC 9110 section 15.5.17: it says something of the range that was asked for, and nothing to others
+    an_unsatisfied_range_is_not_stored_as_the_whole = "
+        > GET /a | range: bytes=99- | authorization: Basic me
+        < 416 | cache-control: public, max-age=60 | content-range: bytes */11
+        ? range: bytes=99-
+        = 416 | content-range: bytes */11
+        > GET /a
+        < 200 | cache-control: public, max-age=60 | body: hello world
+        = 200 | body: hello world
+    ";
+
+    /// RFC 9110 section 14.2: the whole came, and may be kept
+    a_range_that_the_origin_ignores_is_cut_from_what_it_sent = "
+        > GET /a | range: bytes=0-4 | authorization: Basic me
+        < 200 | cache-control: public, max-age=60 | body: hello world
+        ? range: bytes=0-4
+        = 206 | body: hello
+        > GET /a
+        = 200 | body: hello world | cache-status: hit
+    ";
 }

@@ -490,4 +490,16 @@ stories! {
         = 200 | body: one | age: 0 | cache-status: fwd-status=304; stored; collapsed
         = 304 | body: | age: 0 | cache-status: fwd-status=304; stored; collapsed
     "#;
+
+    /// RFC 9110 section 13.2.1: the answer to one client's conditions is not the answer to others
+    an_answer_to_a_clients_conditions_is_not_stored = r#"
+        > GET /a | authorization: Basic me | if-none-match: "a"
+        < 304 | cache-control: public, max-age=60 | etag: "a"
+        = 304
+        > GET /a
+        < 200 | cache-control: public, max-age=60 | etag: "a" | body: one
+        = 200 | body: one
+        > GET /a | authorization: Basic me | if-none-match: "a"
+        = 304 | cache-status: hit
+    "#;
 }
