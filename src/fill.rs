@@ -100,6 +100,14 @@ impl Order {
         *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
+    /// Whether a response of this status is for nobody but the client, whose own conditions and ranges it answers.
+    fn is_own(&self, status: StatusCode) -> bool {
+        self.as_asked
+            && self.stale.is_none()
+            && status != StatusCode::OK
+            && [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE].iter().any(|name| self.outgoing.contains_key(name))
+    }
+
     /// What is stored and stale, where it may answer in place of this outcome.
     pub fn stands_in(&self, outcome: &Result<Response<Fetched>, Problem>) -> Option<(Arc<Entry>, Origin)> {
         let (stale, fallback) = self.stale.as_ref()?;
@@ -277,7 +285,7 @@ impl Proxy {
     /// each other, and what was stored before is not the most recent any more (RFC 9111 section 4). A server error
     /// says nothing of what was stored.
     async fn pass(&self, order: &Order, status: StatusCode, reason: NotStored, now: Timestamp) {
-        if order.who.any() || (order.stale.is_some() && status.is_server_error()) {
+        if order.who.any() || order.is_own(status) || (order.stale.is_some() && status.is_server_error()) {
             return;
         }
         if let Some((stale, _)) = &order.stale {
@@ -419,6 +427,9 @@ impl Proxy {
         Timing { requested, responded, cost }: Timing,
         as_of: Position,
     ) -> Result<Kept, NotStored> {
+        if order.is_own(status) {
+            return Err(if status == StatusCode::PARTIAL_CONTENT { NotStored::Partial } else { NotStored::Status });
+        }
         let policy = self.policy(order.route);
         let control = CacheControl::of_response(headers, &self.upstream.settings().targeted_control);
         let roll = roll(&order.key, responded);

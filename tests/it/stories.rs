@@ -238,21 +238,24 @@ async fn act(script: Arc<Mutex<Script>>, world: Arc<Mutex<Option<World>>>, seen:
     response
 }
 
-/// Plays a story with each tier alone.
+/// Plays a story with each tier alone, at the same time.
 async fn play(name: &str, text: &str) {
     let Story { config, memory_only, steps } = parse(text).unwrap_or_else(|e| panic!("story {name}, {e}"));
-    play_with(&format!("story {name}, memory"), &config, &steps, None).await;
-    if memory_only {
-        return;
-    }
-    static STORIES: AtomicU64 = AtomicU64::new(0);
-    let (redis, n) = (shared_redis().await, STORIES.fetch_add(1, Ordering::Relaxed));
-    let tiers = format!(
-        "[store]\nmemory = \"0\"\nredis = \"{}\"\nredis_timeout = \"10s\"\nnamespace = \"story-{n}\"\n\
-         [invalidation]\nchannel = \"story-{n}\"\n",
-        redis.url()
-    );
-    play_with(&format!("story {name}, Redis"), &(tiers + &config), &steps, Some(redis)).await;
+    let with_memory = play_with(format!("story {name}, memory"), config.clone(), &steps, None);
+    let with_redis = async {
+        if memory_only {
+            return;
+        }
+        static STORIES: AtomicU64 = AtomicU64::new(0);
+        let (redis, n) = (shared_redis().await, STORIES.fetch_add(1, Ordering::Relaxed));
+        let tiers = format!(
+            "[store]\nmemory = \"0\"\nredis = \"{}\"\nredis_timeout = \"10s\"\nnamespace = \"story-{n}\"\n\
+             [invalidation]\nchannel = \"story-{n}\"\n",
+            redis.url()
+        );
+        play_with(format!("story {name}, Redis"), tiers + &config, &steps, Some(redis)).await;
+    };
+    tokio::join!(with_memory, with_redis);
 }
 
 /// One server for all stories that are being played.
@@ -267,7 +270,7 @@ async fn shared_redis() -> Arc<Redis> {
     redis
 }
 
-async fn play_with(what: &str, config: &str, steps: &[Step], redis: Option<Arc<Redis>>) {
+async fn play_with(what: String, config: String, steps: &[Step], redis: Option<Arc<Redis>>) {
     let script = Arc::new(Mutex::new(Script { acts: VecDeque::new(), gate: Gate::closed(), unexpected: Vec::new() }));
     let world: Arc<Mutex<Option<World>>> = Arc::default();
     let origin = {
@@ -276,7 +279,7 @@ async fn play_with(what: &str, config: &str, steps: &[Step], redis: Option<Arc<R
     };
     // A whole second, so that dates are exact.
     let clock = Clock::stopped(Timestamp(Clock::default().now().0 / 1000 * 1000));
-    let proxy = Arc::new(Instance::by_clock(clock.clone(), origin.address, config));
+    let proxy = Arc::new(Instance::by_clock(clock.clone(), origin.address, &config));
     if redis.is_some() {
         proxy.redis_is_up().await;
     }

@@ -505,4 +505,87 @@ stories! {
         > GET /a
         = 200 | body: one | age: 10 | cache-status: hit
     "#;
+
+    /// RFC 9111 section 4.2: a lifetime of a minute, and older than that
+    expires_after_date_may_be_long_ago = "
+        > GET /a
+        < 200 | date: @-100 | expires: @-40 | body: one
+        = 200
+        > GET /a
+        < 200 | body: two
+        = 200 | body: two
+    ";
+
+    /// RFC 9111 section 5.2.2.10
+    s_maxage_of_zero_is_stale_at_once = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60, s-maxage=0 | etag: "a" | body: one
+        = 200
+        > GET /a
+        < 304 | etag: "a"
+        ? if-none-match: "a"
+        = 200 | body: one
+    "#;
+
+    /// RFC 9111 section 4.2.2: nothing can be said of what was modified in the future
+    a_last_modified_in_the_future_makes_nothing_fresh = "
+        > GET /a
+        < 200 | last-modified: @1000 | body: one
+        = 200
+        > GET /a
+        < 200 | body: two
+        = 200 | body: two
+    ";
+
+    /// RFC 9111 sections 4.2.2 and 4.2.3: age counts there, too
+    a_guessed_lifetime_is_no_longer_for_what_is_old = "
+        > GET /a
+        < 200 | date: @0 | last-modified: @-1000 | age: 90 | body: one
+        = 200
+        + 9s
+        > GET /a
+        = 200 | body: one | age: 99 | cache-status: hit
+        + 1s
+        > GET /a
+        < 200 | body: two
+        = 200 | body: two
+    ";
+
+    /// RFC 9111 section 4.2.2: of all heuristics a day is the longest
+    a_guessed_lifetime_is_a_day_at_most = "
+        > GET /a
+        < 200 | last-modified: @-100000000 | body: one
+        = 200
+        + 86399s
+        > GET /a
+        = 200 | body: one | cache-status: hit; ttl=1
+        + 1s
+        > GET /a
+        < 200 | body: two
+        = 200 | body: two
+    ";
+
+    /// RFC 9110 section 6.6.1: a Date that is none says nothing
+    a_date_that_is_no_date_makes_nothing_old = "
+        > GET /a
+        < 200 | cache-control: max-age=60 | date: yesterday | body: one
+        = 200
+        + 59s
+        > GET /a
+        = 200 | body: one | age: 59 | cache-status: hit
+    ";
+
+    /// RFC 9111 section 5.1: an old one in a validation is not carried over
+    the_age_of_the_first_response_ends_with_its_validation = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60 | age: 50 | etag: "a" | body: one
+        = 200 | age: 50
+        + 10s
+        > GET /a
+        < 304 | etag: "a"
+        = 200 | body: one | -age
+        + 59s
+        > GET /a
+        = 200 | body: one | age: 59 | cache-status: hit
+    "#;
 }

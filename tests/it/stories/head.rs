@@ -146,4 +146,41 @@ stories! {
         x
         = 200 | body: | content-length: 5 | age: 70
     ";
+
+    /// RFC 5861 section 3
+    a_head_gets_a_stale_response_while_it_is_fetched_anew = "
+        > GET /a
+        < 200 | cache-control: max-age=60, stale-while-revalidate=60 | body: 12345
+        = 200
+        + 70s
+        > HEAD /a
+        < 200 | cache-control: max-age=60 | body: 123456
+        ? method: GET
+        = 200 | body: | content-length: 5 | age: 70 | cache-status: hit; ttl=-10
+        > HEAD /a
+        = 200 | content-length: 6 | cache-status: hit
+    ";
+
+    /// RFC 5861 section 4
+    a_stale_response_stands_in_for_the_error_that_a_head_gets = "
+        > GET /a
+        < 200 | cache-control: max-age=60, stale-if-error=60 | body: 12345
+        = 200
+        + 70s
+        > HEAD /a
+        < 503
+        = 200 | body: | content-length: 5 | cache-status: fwd=stale; fwd-status=503
+    ";
+
+    /// RFC 9111 section 4.3.5: a redirection or a missing resource is no 200
+    a_head_that_finds_nothing_changes_nothing = "
+        > GET /a
+        < 200 | cache-control: max-age=60 | body: 12345
+        = 200
+        > HEAD /a | cache-control: no-cache
+        < 404
+        = 404
+        > GET /a
+        = 200 | body: 12345 | cache-status: hit
+    ";
 }

@@ -275,4 +275,86 @@ stories! {
         < 200 | body: hello world
         = 200 | body: hello world
     ";
+
+    /// RFC 9110 section 13.1.5: a date is no validator where there is a weak tag only by its own strength
+    if_range_with_a_date_counts_beside_a_tag = r#"
+        > GET /a
+        < 200 | cache-control: max-age=600 | date: @0 | last-modified: @-100 | etag: "a" | body: hello world
+        = 200
+        > GET /a | range: bytes=0-4 | if-range: @-100
+        = 206 | body: hello
+    "#;
+
+    /// RFC 9111 section 4.1: of the variant
+    a_part_is_of_the_variant = "
+        > GET /a | x-a: 1
+        < 200 | cache-control: max-age=60 | vary: x-a | body: first body
+        = 200
+        > GET /a | x-a: 2
+        < 200 | cache-control: max-age=60 | vary: x-a | body: second body
+        = 200
+        > GET /a | x-a: 2 | range: bytes=0-5
+        = 206 | body: second | vary: x-a | cache-status: hit
+    ";
+
+    /// RFC 9111 section 5.2.1: the request's own directives come first
+    a_range_is_validated_when_the_request_says_so = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60 | etag: "a" | body: hello world
+        = 200
+        > GET /a | range: bytes=0-4 | cache-control: no-cache
+        < 304 | etag: "a"
+        ? if-none-match: "a" | -range
+        = 206 | body: hello
+    "#;
+
+    /// RFC 9111 section 4.2.4: parts of what may be used stale
+    a_part_of_a_stale_response_answers_while_the_origin_can_not_be_reached = "
+        > GET /a
+        < 200 | cache-control: max-age=60 | body: hello world
+        = 200
+        + 70s
+        > GET /a | range: bytes=0-4
+        x
+        = 206 | body: hello | age: 70
+    ";
+
+    /// RFC 9110 section 15.3.7: an error is passed on whole
+    an_error_that_a_range_gets_is_passed_on = "
+        > GET /a | range: bytes=0-4
+        < 500 | body: no such luck
+        = 500 | body: no such luck
+        > GET /b | range: bytes=0-4
+        < 404 | cache-control: max-age=60 | body: not here
+        = 404 | body: not here
+    ";
+
+    /// RFC 9110 section 14.2, RFC 9111 section 3.5: what is personal is asked for as the client asked
+    a_range_of_what_is_personal_passes_through = "
+        > GET /a | range: bytes=0-4 | authorization: Basic me
+        < 206 | content-range: bytes 0-4/11 | body: hello
+        ? range: bytes=0-4
+        = 206 | body: hello | content-range: bytes 0-4/11
+    ";
+
+    /// RFC 9110 section 15.5.17: it says something of the range that was asked for, and nothing to others
+    an_unsatisfied_range_is_not_stored_as_the_whole = "
+        > GET /a | range: bytes=99- | authorization: Basic me
+        < 416 | cache-control: public, max-age=60 | content-range: bytes */11
+        ? range: bytes=99-
+        = 416 | content-range: bytes */11
+        > GET /a
+        < 200 | cache-control: public, max-age=60 | body: hello world
+        = 200 | body: hello world
+    ";
+
+    /// RFC 9110 section 14.2: the whole came, and may be kept
+    a_range_that_the_origin_ignores_is_cut_from_what_it_sent = "
+        > GET /a | range: bytes=0-4 | authorization: Basic me
+        < 200 | cache-control: public, max-age=60 | body: hello world
+        ? range: bytes=0-4
+        = 206 | body: hello
+        > GET /a
+        = 200 | body: hello world | cache-status: hit
+    ";
 }

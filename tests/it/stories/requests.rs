@@ -272,4 +272,45 @@ stories! {
         x
         = 200 | body: one | age: 10
     ";
+
+    /// RFC 9110 section 5.3: lines are one list
+    directives_may_be_on_several_lines = "
+        > GET /a
+        < 200 | cache-control: max-age=60 | body: one
+        = 200
+        + 10s
+        > GET /a | cache-control: x-new | cache-control: max-age=5
+        < 200 | body: two
+        = 200 | body: two
+    ";
+
+    /// RFC 9111 section 5.2.1.6
+    no_transform_is_passed_on = "
+        > GET /a | cache-control: no-transform
+        < 200 | cache-control: max-age=60 | content-type: text/x | body: one
+        ? cache-control: no-transform
+        = 200 | body: one | content-type: text/x
+        > GET /a | cache-control: no-transform
+        = 200 | body: one | cache-status: hit
+    ";
+
+    /// RFC 9111 section 5.2.1.5: a stored response may answer, and the answer is not stored
+    no_store_on_a_post_keeps_its_answer_from_reads = "
+        > POST /a | cache-control: no-store | body: ask
+        < 200 | cache-control: max-age=60 | content-location: /a | body: answer
+        = 200
+        > GET /a
+        < 200 | body: one
+        = 200 | body: one
+    ";
+
+    /// RFC 9111 section 5.2.1.4: all who want validation wait for no one else's answer
+    requests_that_want_validation_are_not_collapsed = "
+        > GET /a | cache-control: no-cache
+        > GET /a | cache-control: no-cache
+        < 200 | cache-control: max-age=60 | body: one
+        < 200 | cache-control: max-age=60 | body: two
+        = 200 | body: one
+        = 200 | body: two
+    ";
 }

@@ -465,4 +465,114 @@ stories! {
         ? if-none-match: "a"
         = 200 | body: one
     "#;
+
+    /// RFC 9111 section 4.3.3: the full response is the most recent one, and the older one must not come back
+    an_older_response_does_not_stand_in_after_one_that_may_not_be_stored = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60, stale-if-error=600 | etag: "a" | body: one
+        = 200
+        + 60s
+        > GET /a
+        < 200 | cache-control: no-store | body: two
+        ? if-none-match: "a"
+        = 200 | body: two
+        > GET /a
+        x
+        = 502
+        > GET /a
+        < 200 | body: three
+        ? -if-none-match
+        = 200 | body: three
+    "#;
+
+    /// RFC 9111 section 4.3.3: so it is after an error that says nothing of freshness
+    an_older_response_does_not_stand_in_after_the_resource_is_gone = "
+        > GET /a
+        < 200 | cache-control: max-age=60, stale-if-error=600 | body: one
+        = 200
+        + 60s
+        > GET /a
+        < 404 | body: gone
+        = 404 | body: gone
+        > GET /a
+        x
+        = 502
+    ";
+
+    /// RFC 9111 section 4.3.3: what one client may not see says nothing of what others may
+    an_answer_to_one_clients_credentials_does_not_end_a_public_response = r#"
+        > GET /a
+        < 200 | cache-control: public, max-age=60, stale-if-error=600 | etag: "a" | body: one
+        = 200
+        + 60s
+        > GET /a | authorization: Basic me
+        < 401 | body: no
+        = 401 | body: no
+        > GET /a
+        < 304 | etag: "a"
+        ? if-none-match: "a"
+        = 200 | body: one
+    "#;
+
+    /// RFC 9111 section 3: a response that replaces another leaves nothing of it
+    a_newer_response_has_no_fields_of_the_older_one = "
+        > GET /a
+        < 200 | cache-control: max-age=60 | x-old: 1 | body: one
+        = 200
+        + 60s
+        > GET /a
+        < 200 | cache-control: max-age=60 | x-new: 1 | body: two
+        = 200 | -x-old | x-new: 1
+        > GET /a
+        = 200 | body: two | -x-old | x-new: 1 | cache-status: hit
+    ";
+
+    /// RFC 9111 section 7.3: with explicit freshness, who sends a cookie gets what is stored for all
+    a_response_with_explicit_freshness_answers_who_has_a_cookie = "
+        > GET /a
+        < 200 | cache-control: max-age=60 | body: ours
+        = 200
+        > GET /a | cookie: id=1
+        = 200 | body: ours | cache-status: hit
+        > GET /b | cookie: id=1
+        < 200 | cache-control: max-age=60 | body: mine
+        = 200 | body: mine
+        > GET /b
+        < 200 | body: ours
+        = 200 | body: ours
+    ";
+
+    /// The route's `cookies = "bypass"`: the cookie goes to who asked for the response, and is not stored
+    a_route_may_store_public_responses_without_their_cookies = r#"
+        config: cookies = "bypass"
+        > GET /a
+        < 200 | cache-control: public, max-age=60 | set-cookie: id=1 | body: one
+        = 200 | set-cookie: id=1
+        > GET /a
+        = 200 | body: one | -set-cookie | cache-status: hit
+        > GET /b
+        < 200 | cache-control: max-age=60 | set-cookie: id=1 | body: one
+        = 200 | set-cookie: id=1
+        > GET /b
+        < 200 | body: two
+        = 200 | body: two
+    "#;
+
+    /// RFC 9111 section 3.5: heuristic freshness is enough for what says public
+    public_without_a_lifetime_shares_an_answer_to_credentials = "
+        > GET /a | authorization: Basic me
+        < 200 | cache-control: public | last-modified: @-1000 | body: ours
+        = 200
+        > GET /a
+        = 200 | body: ours | cache-status: hit; ttl=100
+    ";
+
+    /// RFC 9110 section 8.6: whatever octets there are
+    content_is_octets = "
+        > GET /a
+        < 200 | cache-control: max-age=60 | content-type: text/plain; charset=utf-8 | body: Käse — ✓
+        = 200 | body: Käse — ✓
+        > GET /a
+        = 200 | body: Käse — ✓ | content-length: 13 | cache-status: hit
+    ";
 }

@@ -377,4 +377,129 @@ stories! {
         ? if-none-match: "a"
         = 200 | body: one
     "#;
+
+    /// RFC 9111 section 4.3.1: the date that is sent is that of the stored response
+    a_clients_date_does_not_go_in_place_of_the_stored_one = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60 | last-modified: @-100 | body: one
+        = 200
+        > GET /b
+        < 200 | cache-control: max-age=60 | etag: "b" | body: one
+        = 200
+        + 60s
+        > GET /a | if-modified-since: @0
+        < 304 | last-modified: @-160
+        ? if-modified-since: @-160
+        = 304
+        > GET /b | if-modified-since: @0
+        < 304 | etag: "b"
+        ? if-none-match: "b" | -if-modified-since
+        = 304
+    "#;
+
+    /// RFC 9111 section 4.3.4: the 304 is not for whom it does not name
+    a_client_gets_a_304_only_for_what_it_has = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60 | etag: "a" | body: one
+        = 200
+        + 60s
+        > GET /a | if-none-match: "b", "c"
+        < 304 | etag: "a"
+        = 200 | body: one | etag: "a"
+        + 60s
+        > GET /a | if-none-match: "b", W/"a"
+        < 304 | etag: "a"
+        = 304 | body: | etag: "a"
+    "#;
+
+    /// RFC 9111 section 4.3.3: the same tag in a full response is a full response
+    a_full_response_with_the_same_tag_replaces_the_stored_one = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60 | etag: "a" | x-a: 1 | body: one
+        = 200
+        + 60s
+        > GET /a
+        < 200 | cache-control: max-age=60 | etag: "a" | body: two
+        = 200 | body: two | -x-a
+        > GET /a
+        = 200 | body: two | -x-a | cache-status: hit
+    "#;
+
+    /// RFC 9111 section 4.3.4: the weak validator of the 304 is not the stored one's
+    a_304_for_another_weak_tag_is_not_used = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60 | etag: W/"a" | body: one
+        = 200
+        + 60s
+        > GET /a
+        < 304 | etag: W/"b"
+        < 200 | cache-control: max-age=60 | etag: W/"b" | body: two
+        = 200 | body: two
+    "#;
+
+    /// RFC 9111 sections 3.2 and 4.3.4, RFC 9875 section 2: the groups of the 304
+    a_304_may_bring_other_groups = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60 | etag: "a" | cache-groups: "one" | body: one
+        = 200
+        + 60s
+        > GET /a
+        < 304 | etag: "a" | cache-groups: "two"
+        = 200
+        > POST /x
+        < 200 | cache-group-invalidation: "one" | body: done
+        = 200
+        > GET /a
+        = 200 | body: one | cache-status: hit
+        > POST /x
+        < 200 | cache-group-invalidation: "two" | body: done
+        = 200
+        > GET /a
+        < 200 | body: two
+        = 200 | body: two
+    "#;
+
+    /// RFC 9111 section 4.4: what was invalidated while it was being validated is not valid
+    a_write_while_a_validation_is_under_way_counts = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60 | etag: "a" | body: one
+        = 200
+        + 60s
+        > GET /a
+        > PUT /a
+        < 304 | etag: "a"
+        < 204
+        = 200 | body: one
+        = 204
+        > GET /a
+        < 200 | body: two
+        = 200 | body: two
+    "#;
+
+    /// RFC 9111 section 4: a validation answers all who wait for it
+    requests_are_collapsed_into_one_validation = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60 | etag: "a" | body: one
+        = 200
+        + 60s
+        > GET /a
+        > GET /a
+        > GET /a | if-none-match: "a"
+        < 304 | etag: "a"
+        = 200 | body: one | -age | cache-status: fwd-status=304; stored
+        = 200 | body: one | age: 0 | cache-status: fwd-status=304; stored; collapsed
+        = 304 | body: | age: 0 | cache-status: fwd-status=304; stored; collapsed
+    "#;
+
+    /// RFC 9110 section 13.2.1: the answer to one client's conditions is not the answer to others
+    an_answer_to_a_clients_conditions_is_not_stored = r#"
+        > GET /a | authorization: Basic me | if-none-match: "a"
+        < 304 | cache-control: public, max-age=60 | etag: "a"
+        = 304
+        > GET /a
+        < 200 | cache-control: public, max-age=60 | etag: "a" | body: one
+        = 200 | body: one
+        > GET /a | authorization: Basic me | if-none-match: "a"
+        = 304 | cache-status: hit
+    "#;
 }

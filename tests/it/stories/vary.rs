@@ -327,4 +327,83 @@ stories! {
         > GET /a | x-a: 1 | x-b: 1
         = 200 | body: two | cache-status: hit
     ";
+
+    /// RFC 9110 section 12.5.5: no member, no field
+    an_empty_vary_varies_by_nothing = "
+        > GET /a | accept: text/x
+        < 200 | cache-control: max-age=60 | vary: | body: one
+        = 200
+        > GET /a | accept: text/y
+        = 200 | body: one | cache-status: hit
+    ";
+
+    /// RFC 9111 section 4.1, for a field that makes a request personal
+    a_response_that_varies_by_cookie_does_not_answer_another_cookie = "
+        > GET /a
+        < 200 | cache-control: max-age=60 | vary: cookie | body: none
+        = 200
+        > GET /a | cookie: id=1
+        < 200 | cache-control: public, max-age=60 | vary: cookie | body: 1
+        = 200 | body: 1
+        > GET /a | cookie: id=2
+        < 200 | cache-control: public, max-age=60 | vary: cookie | body: 2
+        = 200 | body: 2
+        > GET /a | cookie: id=1
+        = 200 | body: 1 | cache-status: hit
+        > GET /a
+        = 200 | body: none | cache-status: hit
+    ";
+
+    /// RFC 9110 section 12.5.4: `*` may be anything
+    who_wants_any_language_most_is_not_given_a_stored_one = "
+        > GET /a | accept-language: de
+        < 200 | cache-control: max-age=60 | vary: accept-language | content-language: de | body: deutsch
+        = 200
+        > GET /a | accept-language: *, de;q=0.5
+        < 200 | cache-control: max-age=60 | vary: accept-language | content-language: en | body: english
+        = 200 | body: english
+        > GET /a
+        < 200 | cache-control: max-age=60 | vary: accept-language | content-language: en | body: default
+        = 200 | body: default
+    ";
+
+    /// RFC 9110 section 8.5: for who reads both
+    a_response_in_two_languages_is_not_the_one_in_either = "
+        > GET /a | accept-language: de
+        < 200 | cache-control: max-age=60 | vary: accept-language | content-language: de, en | body: both
+        = 200
+        > GET /a | accept-language: de, fr;q=0.5
+        < 200 | cache-control: max-age=60 | vary: accept-language | content-language: de | body: deutsch
+        = 200 | body: deutsch
+    ";
+
+    /// RFC 9111 sections 3.2 and 4.1: with the Vary of the 304
+    a_304_may_vary_by_more = r#"
+        > GET /a | x-a: 1
+        < 200 | cache-control: max-age=60 | etag: "a" | body: one
+        = 200
+        + 60s
+        > GET /a | x-a: 1
+        < 304 | etag: "a" | vary: x-a
+        = 200 | body: one | vary: x-a
+        > GET /a | x-a: 1
+        = 200 | body: one | cache-status: hit
+        > GET /a | x-a: 2
+        < 200 | cache-control: max-age=60 | vary: x-a | body: two
+        = 200 | body: two
+    "#;
+
+    /// RFC 9111 section 4.1: stale, so that it is asked for again, by the same fields
+    a_variant_answers_while_the_origin_can_not_be_reached = "
+        > GET /a | x-a: 1
+        < 200 | cache-control: max-age=60 | vary: x-a | body: one
+        = 200
+        + 70s
+        > GET /a | x-a: 1
+        x
+        = 200 | body: one | age: 70
+        > GET /a | x-a: 2
+        x
+        = 502
+    ";
 }

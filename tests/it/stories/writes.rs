@@ -464,4 +464,78 @@ stories! {
         > GET /b
         = 200 | body: b | cache-status: hit
     "#;
+
+    /// RFC 9111 section 4.4: the target URI with its query
+    a_write_with_a_query_invalidates_its_target = "
+        > GET /a?x=1
+        < 200 | cache-control: max-age=60 | body: one
+        = 200
+        > POST /a?x=1
+        < 200 | body: done
+        = 200
+        > GET /a?x=1
+        < 200 | body: two
+        = 200 | body: two
+    ";
+
+    /// RFC 9111 section 4.4: the target URI has a host
+    a_write_to_another_host_invalidates_nothing_here = "
+        > GET /a
+        < 200 | cache-control: max-age=60 | body: one
+        = 200
+        > PUT /b | host: other.example
+        < 201 | location: /a | content-location: /a
+        = 201
+        > GET /a | host: other.example
+        < 200 | cache-control: max-age=60 | body: other
+        = 200
+        > PUT /b
+        < 204
+        = 204
+        > GET /a | host: other.example
+        = 200 | body: other | cache-status: hit
+    ";
+
+    /// RFC 3986 section 5, RFC 9110 section 10.2.2: a reference, and its fragment is nobody's resource
+    a_location_is_a_reference = "
+        > GET /b/c
+        < 200 | cache-control: max-age=60 | body: one
+        = 200
+        > POST /x/y
+        < 201 | location: ../b/./c#part
+        = 201
+        > GET /b/c
+        < 200 | body: two
+        = 200 | body: two
+    ";
+
+    /// RFC 9211 section 2.2, RFC 9111 section 4.4
+    what_was_invalidated_is_a_miss = "
+        > GET /a
+        < 200 | cache-control: max-age=60 | body: one
+        = 200
+        > DELETE /a
+        < 204
+        = 204
+        > GET /a
+        < 200 | cache-control: max-age=60 | body: two
+        = 200 | cache-status: =asidecar; fwd=miss; fwd-status=200; stored; detail=invalidated
+    ";
+
+    /// RFC 9111 section 4.4: an invalid response is not a validator's business either
+    what_was_invalidated_is_fetched_whole_or_validated = r#"
+        > GET /a
+        < 200 | cache-control: max-age=60 | etag: "a" | body: one
+        = 200
+        > PUT /a
+        < 204
+        = 204
+        > GET /a | cache-control: only-if-cached
+        = 504
+        > GET /a
+        < 200 | cache-control: max-age=60 | etag: "b" | body: two
+        = 200 | body: two
+        > GET /a
+        = 200 | body: two | cache-status: hit
+    "#;
 }
