@@ -65,7 +65,6 @@ impl Follower {
         let mut started = false;
         let mut told = false;
         loop {
-            let began = Instant::now();
             let lost = match self.session(&mut started, &mut told).await {
                 Ok(never) => match never {},
                 Err(lost) => lost,
@@ -75,12 +74,13 @@ impl Follower {
             if let Lost::Refused(error) | Lost::RefusedAt(_, error) = &lost {
                 self.link.note_refusal(error, &format!("connecting to {}", self.connector.address()));
             }
+            // A session that came to be trusted begins anew; others may be waiting for what this one has to log.
+            if !told {
+                retry = FIRST_RETRY;
+            }
             if !told {
                 tracing::warn!(cause = %lost, "Redis is away: serving from memory and upstream until it is back");
                 told = true;
-            }
-            if began.elapsed() > LAST_RETRY {
-                retry = FIRST_RETRY;
             }
             sleep(retry.mul_f64(0.5 + fraction())).await;
             retry = (retry * 2).min(LAST_RETRY);

@@ -395,18 +395,19 @@ async fn when_an_instance_is_killed_in_the_middle_of_a_write_repeating_it_throug
 #[tokio::test(flavor = "multi_thread")]
 async fn when_an_instance_is_killed_while_it_logs_a_write_nobody_was_told_and_nothing_hangs() {
     let redis = Redis::start().await;
-    let origin = counting(&Gate::closed()).await;
+    let gate = Gate::closed();
+    let origin = counting(&gate).await;
     let (_folder, fleet) = processes(origin.address, &redis).await;
     let mut clients: Vec<_> = fleet.iter().map(|(_, at)| Client::new(*at)).collect();
     for client in &mut clients {
         assert_eq!(read(client).await, 1);
     }
-    // Nothing can be appended, and everything else goes on.
-    redis.command(&["CLIENT", "PAUSE", "100000", "WRITE"]).await.unwrap();
+    // It is announced and done; then nothing can be appended, and everything else goes on.
     let mut writer = Client::new(fleet[0].1);
-    let write = tokio::spawn(async move { writer.ask("PUT", "/b/1").await });
-    eventually("it was done", || async { origin.calls() >= 2 && origin.seen().iter().any(|s| s.method == "PUT") })
-        .await;
+    let write = tokio::spawn(async move { writer.ask("PUT", "/b/1?held").await });
+    gate.wait_for(1).await;
+    redis.command(&["CLIENT", "PAUSE", "100000", "WRITE"]).await.unwrap();
+    gate.open(1);
     fleet[0].0.signal("KILL");
     let unanswered = write.await.unwrap().is_err();
     redis.command(&["CLIENT", "UNPAUSE"]).await.unwrap();

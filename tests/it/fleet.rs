@@ -8,8 +8,7 @@ use futures_util::future::join_all;
 
 fn config(redis: &Redis, route: &str) -> String {
     format!(
-        "[store]\nredis = \"{}\"\nredis_timeout = \"5s\"\n[invalidation]\nheartbeat = \"200ms\"\nmax_lag = \"600ms\"\n\
-         [[route]]\nname = \"all\"\nkey = \"a\"\n{route}",
+        "[store]\nredis = \"{}\"\nredis_timeout = \"5s\"\n[[route]]\nname = \"all\"\nkey = \"a\"\n{route}",
         redis.url()
     )
 }
