@@ -206,11 +206,10 @@ impl InvalidationLog {
         let Some(remote) = &self.remote else {
             return Logged::At(self.change(|table, now| table.append(&what, now)));
         };
-        if self.queue().waiting.is_empty() {
-            if let Ok(done) = remote.append(&what, self.newest(), heard_up_to).await {
-                self.appended(remote, done, &what).await;
-                return Logged::At(done.id);
-            }
+        let in_turn = self.queue().waiting.is_empty();
+        if in_turn && let Ok(done) = remote.append(&what, self.newest(), heard_up_to).await {
+            self.appended(remote, done, &what).await;
+            return Logged::At(done.id);
         }
         self.change(|table, now| table.local(&what, now));
         self.enqueue(what);

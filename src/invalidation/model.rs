@@ -49,7 +49,7 @@ enum Broken {
     /// The horizon does not move on a start.
     HorizonStart,
     /// Nor where the log was trimmed beyond the last id, or begun anew.
-    HorizonBroken,
+    HorizonTrimmed,
     /// Who notices that the log went back keeps it to himself.
     KeepsItToHimself,
     /// What can't be logged is queued and not applied.
@@ -362,7 +362,7 @@ impl Instance {
     }
 
     fn broken(&mut self, newest: u64, reason: HorizonReason, config: &Config) {
-        if reason == HorizonReason::Broken && config.broken == Broken::HorizonBroken {
+        if reason == HorizonReason::Broken && config.broken == Broken::HorizonTrimmed {
             self.table.next(id(newest), &NAMED.none, Timestamp(0));
         } else {
             self.table.broken(id(newest), reason);
@@ -1081,7 +1081,7 @@ const LEFT_OUT: [(Broken, Left); 14] = [
     (Broken::PendingReads, Left { fills: 1, looks: 1, writes: 1, timeouts: 1, others: 1, ..NONE }),
     (Broken::Gap, Left { fills: 1, xadds: 1, others: 1, ..NONE }),
     (Broken::HorizonStart, Left { fills: 1, looks: 1, writes: 1, others: 1, restarts: 1, trims: 2, ..NONE }),
-    (Broken::HorizonBroken, Left { fills: 1, writes: 1, others: 1, cuts: 1, trims: 2, ..NONE }),
+    (Broken::HorizonTrimmed, Left { fills: 1, writes: 1, others: 1, cuts: 1, trims: 2, ..NONE }),
     (Broken::KeepsItToHimself, Left { fills: 1, writes: 1, cuts: 1, failovers: 1, ..NONE }),
     (Broken::Newest, Left { fills: 1, writes: 1, others: 1, cuts: 1, failovers: 1, ..NONE }),
     (Broken::LocalAway, Left { fills: 1, writes: 1, timeouts: 1, ..NONE }),
