@@ -5,7 +5,7 @@
 //! it usable and trusted; a lost connection or three failures in a row unmake both at once, and from then on
 //! no request waits for Redis until the follower has probed it again.
 //!
-//! In a cluster a command goes to the node that has its key ([`super::cluster`]), and is sent on to where the key has
+//! In a cluster a command goes to the node that has its key (`cluster.rs`), and is sent on to where the key has
 //! moved, within the same deadline. A node that fails is left out alone, as long as it is not the one with the log.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
