@@ -176,14 +176,15 @@ impl InvalidationLog {
     pub async fn announce(&self, what: Invalidation, until: Timestamp) -> Option<LogId> {
         let remote = self.remote.as_ref().filter(|remote| remote.is_trusted() && self.pending() == 0)?;
         let announced = Invalidation { intent: Some(until.0), ..what };
-        let done = remote.append(&announced, self.position().id, None).await.ok()?;
+        let done = remote.append(&announced, self.newest(), None).await.ok()?;
         self.appended(remote, done, &announced).await;
         Some(done.id)
     }
 
     /// Invalidates what announced writes may have changed whose end is overdue.
     pub(crate) fn overdue(&self) {
-        if self.read().intents() == 0 {
+        // A change of the table makes every entry be looked at again.
+        if !self.read().is_overdue(self.clock.now()) {
             return;
         }
         for what in self.change(|table, now| table.overdue(now)) {

@@ -242,6 +242,11 @@ impl Table {
         named
     }
 
+    /// Whether an announced write is overdue by now.
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        self.intents.values().any(|(until, _)| *until < now)
+    }
+
     /// How many writes are announced and not over.
     pub fn intents(&self) -> usize {
         self.intents.len()
