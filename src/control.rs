@@ -212,11 +212,15 @@ fn name_and_argument(directive: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// Digits only (RFC 9111 section 1.2.2); saturates at [`MAX_DELTA`].
 pub fn delta_seconds(text: &[u8]) -> Option<u64> {
+    digits(text).map(|n| n.min(MAX_DELTA))
+}
+
+/// A number of digits alone; saturates.
+pub fn digits(text: &[u8]) -> Option<u64> {
     if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    let n = text.iter().fold(0u64, |n, d| n.saturating_mul(10).saturating_add(u64::from(d - b'0')));
-    Some(n.min(MAX_DELTA))
+    Some(text.iter().fold(0, |n: u64, d| n.saturating_mul(10).saturating_add(u64::from(d - b'0'))))
 }
 
 /// The members of a comma-separated list (RFC 9110 section 5.6.1): quoted commas do not split, empty members

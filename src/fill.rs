@@ -319,9 +319,7 @@ impl Proxy {
         if let Stored::Variants(variants) = &stored {
             self.core.memory.put(order.primary.clone(), stored.clone());
             order.known = Some(variants.clone());
-            let mut key = order.primary.to_string();
-            variants.extend_key(&order.request, &mut key);
-            order.key = key.into();
+            order.key = variants.key_of(&order.primary, &order.request).into();
             let variant = shared.get(&order.key, order.route, self.core.clock.now()).await;
             if variant.is_none() {
                 order.learn(Why::VARIANT);
@@ -442,11 +440,7 @@ impl Proxy {
         tags.add_response(headers, &order.origin)?;
         let key: Arc<str> = match &variants {
             None => order.primary.clone(),
-            Some(variants) => {
-                let mut key = order.primary.to_string();
-                variants.extend_key(&order.request, &mut key);
-                key.into()
-            }
+            Some(variants) => variants.key_of(&order.primary, &order.request).into(),
         };
         if variants.is_some() {
             tags.ids.push(TagId::of(TagKind::Key, key.as_bytes()));

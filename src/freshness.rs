@@ -179,14 +179,15 @@ fn jittered(fresh: u64, jitter: f64, roll: f64) -> u64 {
 /// Whether a response that is fresh for `left` more milliseconds, and took `cost` milliseconds to fetch, is fetched
 /// anew already: the nearer its end and the dearer the fetch, the likelier, so that what is asked for often is
 /// refreshed by one request before it ends for all of them (XFetch: Vattani, Chierichetti, Lowenstein, "Optimal
-/// Probabilistic Cache Stampede Prevention", VLDB 2015). `eagerness` is the paper's beta, 0 never; `roll` is in `[0, 1)`.
-pub fn refreshes_early(left: u64, cost: u32, eagerness: f64, roll: f64) -> bool {
+/// Probabilistic Cache Stampede Prevention", VLDB 2015). `eagerness` is the paper's beta, 0 never; `roll` gives a
+/// number in `[0, 1)`, and is asked for one only where it matters.
+pub fn refreshes_early(left: u64, cost: u32, eagerness: f64, roll: impl FnOnce() -> f64) -> bool {
     let reach = f64::from(cost) * eagerness;
     // No roll reaches further than this, and most hits are far from their end.
     if left as f64 > reach * 40.0 || reach <= 0.0 {
         return false;
     }
-    -(1.0 - roll).ln() * reach >= left as f64
+    -(1.0 - roll()).ln() * reach >= left as f64
 }
 
 /// What a stored response's age lets one do with it.
@@ -419,7 +420,7 @@ mod tests {
     #[test]
     fn a_refresh_is_likelier_the_nearer_the_end_and_the_dearer_the_fetch() {
         let share = |left, cost, eagerness| {
-            (0..1000).filter(|n| refreshes_early(left, cost, eagerness, f64::from(*n) / 1000.0)).count()
+            (0..1000).filter(|n| refreshes_early(left, cost, eagerness, || f64::from(*n) / 1000.0)).count()
         };
         // By the paper the share is exp(-left / (cost * eagerness)).
         assert!((360..=370).contains(&share(100, 100, 1.0)));

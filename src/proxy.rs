@@ -49,9 +49,6 @@ const ATTEMPTS: usize = 3;
 /// slowly.
 const AMPLE: Duration = Duration::from_secs(60);
 
-/// The roll that lets an early refresh reach furthest.
-const LUCKIEST: f64 = 1.0 - f64::EPSILON;
-
 /// One worker's proxy: what is shared, and its own way upstream.
 pub struct Proxy {
     /// What all workers share.
@@ -145,22 +142,18 @@ impl Proxy {
         let mut key = String::with_capacity(128);
         let base = key::build(self.policy(ask.route), &keyed(ask), &mut key);
         let (seen, known) = self.look_in_memory(ask, who, control, &mut key, now);
-        if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
+        if let Seen::Entry(entry, verdict @ Verdict::Fresh { left }) = &seen {
             let hits = entry.hits.fetch_add(1, Ordering::Relaxed);
             let eagerness = self.policy(ask.route).early_refresh;
-            let early = |roll| freshness::refreshes_early(*left, entry.cost, eagerness, roll);
-            // Sure to be too early for most hits: no roll is made for them.
-            if early(LUCKIEST) && !who.any() && early(roll(&entry.key, now.plus(Duration::from_millis(hits.into())))) {
+            let roll = || roll(&entry.key, now.plus(Duration::from_millis(hits.into())));
+            if !who.any() && freshness::refreshes_early(*left, entry.cost, eagerness, roll) {
                 self.refresh(
                     ask,
                     &Sought { who, control, key: key.clone(), base, known: known.clone() },
                     entry.clone(),
                 );
             }
-            let left = i64::try_from(*left).unwrap_or(i64::MAX);
-            let served = Served::Hit(left, self.memory_hit(ask.route, now));
-            let response = respond::from_entry(asked(ask, false), entry, served, now);
-            return Done { response, outcome: Outcome::HitMemory };
+            return self.hit(ask, entry, *verdict, false, now);
         }
         Box::pin(self.miss(ask, Sought { who, control, key, base, known }, seen, now)).await
     }
@@ -203,19 +196,18 @@ impl Proxy {
         (seen, known)
     }
 
-    /// What a hit in memory says of itself. While Redis is silent a bounded route is served all the same, and that is
-    /// said and counted.
-    fn memory_hit(&self, route: usize, now: Timestamp) -> HitFrom {
-        if self.core.log.trusted(now) {
-            return HitFrom::Memory;
-        }
-        self.core.metrics.routes[route].untrusted.inc();
-        HitFrom::MemoryUntrusted
-    }
-
-    /// Served from memory although stale for so many milliseconds.
-    fn stale_hit(&self, route: usize, by: u64, now: Timestamp) -> Served {
-        Served::Hit(-i64::try_from(by).unwrap_or(i64::MAX), self.memory_hit(route, now))
+    /// A hit in memory, fresh or stale as it was judged. While Redis is silent a bounded route is served all the same,
+    /// and that is said and counted.
+    fn hit(&self, ask: &Ask<'_>, entry: &Entry, verdict: Verdict, collapsed: bool, now: Timestamp) -> Done {
+        let from = if self.core.log.trusted(now) {
+            HitFrom::Memory
+        } else {
+            self.core.metrics.routes[ask.route].untrusted.inc();
+            HitFrom::MemoryUntrusted
+        };
+        let outcome = if matches!(verdict, Verdict::Fresh { .. }) { Outcome::HitMemory } else { Outcome::Stale };
+        let served = Served::Hit(verdict.left(), from);
+        Done { response: respond::from_entry(asked(ask, collapsed), entry, served, now), outcome }
     }
 
     /// `memory_ttl_max`: how long memory may go without asking Redis.
@@ -228,19 +220,15 @@ impl Proxy {
     /// Nothing fresh in memory: stale, joined, or fetched.
     async fn miss(self: &Arc<Self>, ask: &Ask<'_>, mut sought: Sought<'_>, mut seen: Seen, mut now: Timestamp) -> Done {
         let Sought { who, control, .. } = sought;
-        if let Seen::Entry(entry, Verdict::Accepted { by }) = &seen {
-            return Done {
-                response: respond::from_entry(asked(ask, false), entry, self.stale_hit(ask.route, *by, now), now),
-                outcome: Outcome::Stale,
-            };
+        if let Seen::Entry(entry, verdict @ Verdict::Accepted { .. }) = &seen {
+            return self.hit(ask, entry, *verdict, false, now);
         }
         if who.any() {
             self.count_bypass(ask, who.reason());
         }
-        if let Seen::Entry(entry, Verdict::WhileRevalidate { by }) = &seen {
-            let response = respond::from_entry(asked(ask, false), entry, self.stale_hit(ask.route, *by, now), now);
+        if let Seen::Entry(entry, verdict @ Verdict::WhileRevalidate { .. }) = &seen {
             self.refresh(ask, &sought, entry.clone());
-            return Done { response, outcome: Outcome::Stale };
+            return self.hit(ask, entry, *verdict, false, now);
         }
         if *ask.method == Method::HEAD && !control.only_if_cached {
             // A HEAD's response has no body to store; it is answered by a GET's entry or by upstream.
@@ -303,11 +291,8 @@ impl Proxy {
             now = self.core.clock.now();
             key::build(policy, &keyed(ask), &mut sought.key);
             (seen, sought.known) = self.look_in_memory(ask, who, control, &mut sought.key, now);
-            if let Seen::Entry(entry, Verdict::Fresh { left }) = &seen {
-                let left = i64::try_from(*left).unwrap_or(i64::MAX);
-                let served = Served::Hit(left, self.memory_hit(ask.route, now));
-                let response = respond::from_entry(asked(ask, true), entry, served, now);
-                return Done { response, outcome: Outcome::HitMemory };
+            if let Seen::Entry(entry, verdict @ Verdict::Fresh { .. }) = &seen {
+                return self.hit(ask, entry, *verdict, true, now);
             }
         }
         self.problem(Problem::Internal, None)
@@ -337,11 +322,7 @@ impl Proxy {
         let now = self.core.clock.now();
         let mine = |entry: &Entry, variants: Option<&Variants>| {
             let own = match variants {
-                Some(variants) => {
-                    let mut own = primary.to_string();
-                    variants.extend_key(ask.headers, &mut own);
-                    *entry.key == *own
-                }
+                Some(variants) => *entry.key == *variants.key_of(primary, ask.headers),
                 None => *entry.key == *sought.key,
             };
             own && self.core.log.standing(&entry.stamp) != Standing::Invalid

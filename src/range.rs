@@ -11,7 +11,7 @@ use http::header::{DATE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use smallvec::SmallVec;
 
-use crate::control::split_list;
+use crate::control::{digits, split_list};
 use crate::freshness::http_date;
 
 /// A request for more ranges than this is ignored (RFC 9110 section 17.15).
@@ -166,10 +166,10 @@ impl Spec {
         let dash = member.iter().position(|b| *b == b'-')?;
         let (first, last) = (&member[..dash], &member[dash + 1..]);
         if first.is_empty() {
-            return number(last).map(Spec::Suffix);
+            return digits(last).map(Spec::Suffix);
         }
-        let first = number(first)?;
-        let last = if last.is_empty() { u64::MAX } else { number(last)? };
+        let first = digits(first)?;
+        let last = if last.is_empty() { u64::MAX } else { digits(last)? };
         (first <= last).then_some(Spec::Span { first, last })
     }
 
@@ -215,14 +215,6 @@ fn is_waste(specs: &[Spec]) -> bool {
     let overlaps = |(at, spec): &(usize, &Spec)| specs.iter().enumerate().any(|(i, s)| i != *at && s.overlaps(**spec));
     let small = || specs.iter().filter(|s| s.is_small()).map(|s| s.start());
     specs.iter().enumerate().filter(overlaps).count() > 2 || (small().count() > FEW && !small().is_sorted())
-}
-
-/// Digits only; saturates, as no representation is that long (RFC 9110 section 14.1.2).
-fn number(text: &[u8]) -> Option<u64> {
-    if text.is_empty() || !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(text.iter().fold(0, |n: u64, d| n.saturating_mul(10).saturating_add(u64::from(d - b'0'))))
 }
 
 /// Whether this is an entity tag, and not a weak one (RFC 9110 section 8.8.3).

@@ -143,6 +143,13 @@ impl Variants {
         self.names.len() * 32 + texts.sum::<usize>()
     }
 
+    /// The key of this request's variant, under a primary key.
+    pub fn key_of(&self, primary: &str, request: &HeaderMap) -> String {
+        let mut key = primary.to_string();
+        self.extend_key(request, &mut key);
+        key
+    }
+
     /// Appends to the key in `out` what tells this request's variant apart.
     pub fn extend_key(&self, request: &HeaderMap, out: &mut String) {
         out.push_str("##");

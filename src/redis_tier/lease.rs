@@ -175,12 +175,17 @@ impl Leases {
 
 /// The right to fetch a key for the fleet. It is renewed as long as it is held; dropped, it counts as abandoned.
 pub struct Lease {
+    /// Taken out when it is given back.
+    held: Option<Held>,
+    renewal: JoinHandle<()>,
+}
+
+/// A lease in Redis, and whom to tell when it is given back.
+struct Held {
     leases: Arc<Leases>,
     name: String,
     channel: String,
     token: String,
-    renewal: JoinHandle<()>,
-    told: bool,
 }
 
 impl Lease {
@@ -202,37 +207,34 @@ impl Lease {
             }
         });
         let channel = leases.channel(key);
-        Lease { leases, name, channel, token, renewal, told: false }
+        Lease { held: Some(Held { leases, name, channel, token }), renewal }
     }
 
     /// Gives it back, and tells those who wait.
     pub async fn release(mut self, ended: Ended) {
-        self.told = true;
         self.renewal.abort();
-        let (leases, name, channel, token) =
-            (self.leases.clone(), self.name.clone(), self.channel.clone(), self.token.clone());
-        drop(self);
-        give_back(&leases, &name, &channel, &token, ended).await;
+        if let Some(held) = self.held.take() {
+            held.give_back(ended).await;
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.renewal.abort();
-        if !self.told
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            let (leases, name, channel, token) =
-                (self.leases.clone(), self.name.clone(), self.channel.clone(), self.token.clone());
-            runtime.spawn(async move { give_back(&leases, &name, &channel, &token, Ended::Abandoned).await });
+        if let (Some(held), Ok(runtime)) = (self.held.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(held.give_back(Ended::Abandoned));
         }
     }
 }
 
-async fn give_back(leases: &Leases, name: &str, channel: &str, token: &str, ended: Ended) {
-    let args = [token.as_bytes(), channel.as_bytes(), ended.word().as_bytes()];
-    // Where Redis does not answer the lease ends by itself.
-    let _: Result<i64, Unavailable> = leases.link.script(Command::Lease, &leases.release, name, &args).await;
+impl Held {
+    async fn give_back(self, ended: Ended) {
+        let args = [self.token.as_bytes(), self.channel.as_bytes(), ended.word().as_bytes()];
+        // Where Redis does not answer the lease ends by itself.
+        let _: Result<i64, Unavailable> =
+            self.leases.link.script(Command::Lease, &self.leases.release, &self.name, &args).await;
+    }
 }
 
 /// By channel, who waits there, each with a number of his own.
