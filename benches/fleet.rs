@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use asidecar::admission::Sharing;
 use asidecar::clock::Clock;
 use asidecar::config::{Config, Format};
+use asidecar::content::Content;
 use asidecar::entry::{Entry, Stored, Tags};
 use asidecar::freshness::Lifetime;
 use asidecar::invalidation::log::Stamp;
@@ -484,19 +485,16 @@ async fn purge(figures: &mut Figures) {
         let mut tags = Tags::of_request(policy, &key, key.len(), &path, &[]);
         tags.ids.push(TagId::of(TagKind::Tag, if n == 0 { b"alone" } else { b"shared" }));
         let entry = Entry {
-            base: key.len(),
+            base: u32::try_from(key.len()).unwrap_or(u32::MAX),
             key: key.into(),
-            path: path.into(),
             route: 0,
             status: http::StatusCode::OK,
-            headers: http::HeaderMap::new(),
-            body: bytes::Bytes::from_static(b"small"),
+            content: Content::new(&http::HeaderMap::new(), &path, &tags.names, &tags.ids, bytes::Bytes::from_static(b"small")),
             birth: now,
             kept: now,
             lifetime: Lifetime { fresh: 3_600_000, ..Lifetime::default() },
             sharing: Sharing::default(),
-            tags: tags.names.into(),
-            stamp: Stamp::new(server.core.log.position(), &tags.ids),
+            stamp: Stamp::new(server.core.log.position()),
             cost: 1,
             hits: AtomicU32::new(0),
         };

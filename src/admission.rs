@@ -3,12 +3,13 @@
 //! RFC 9111 section 3 and the route's policy meet here. What is personal (credentials, cookies, `private`) is
 //! kept only where the route or the response says so in so many words.
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, SET_COOKIE, TRAILER};
+use http::header::{CONTENT_LENGTH, SET_COOKIE, TRAILER};
 use http::{HeaderMap, Method, StatusCode};
 
 use crate::config::{AuthorizationRule, CookieRule, OriginRule, RoutePolicy};
 use crate::control::CacheControl;
 use crate::freshness::{self, Lifetime};
+use crate::noted::{Field, Noted};
 use crate::words::{Bypass, NotStored};
 
 /// What makes a request personal although its route gives that no part in the key.
@@ -60,7 +61,7 @@ pub enum Plan {
 }
 
 /// Decides what is done with a request. `has_body` says that content follows its head, announced or not.
-pub fn plan(policy: &RoutePolicy, method: &Method, headers: &HeaderMap, cc: &CacheControl, has_body: bool) -> Plan {
+pub fn plan(policy: &RoutePolicy, method: &Method, noted: Noted, cc: &CacheControl, has_body: bool) -> Plan {
     if !method.is_safe() {
         return Plan::Write;
     }
@@ -73,15 +74,15 @@ pub fn plan(policy: &RoutePolicy, method: &Method, headers: &HeaderMap, cc: &Cac
     if has_body {
         return Plan::Bypass(Bypass::Body);
     }
-    if headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE) {
+    if noted.has(Field::IfMatch) || noted.has(Field::IfUnmodifiedSince) {
         return Plan::Bypass(Bypass::Precondition);
     }
     if cc.no_store {
         return Plan::Bypass(Bypass::NoStore);
     }
     Plan::Lookup(Personal {
-        cookie: matches!(policy.cookies, CookieRule::Bypass | CookieRule::Origin) && headers.contains_key(COOKIE),
-        authorization: policy.authorization == AuthorizationRule::Bypass && headers.contains_key(AUTHORIZATION),
+        cookie: matches!(policy.cookies, CookieRule::Bypass | CookieRule::Origin) && noted.has(Field::Cookie),
+        authorization: policy.authorization == AuthorizationRule::Bypass && noted.has(Field::Authorization),
     })
 }
 
@@ -205,7 +206,7 @@ mod tests {
     }
     fn planned(p: &RoutePolicy, method: &Method, lines: &[(&'static str, &str)]) -> Plan {
         let h = headers(lines);
-        plan(p, method, &h, &CacheControl::of_request(&h), h.get(CONTENT_LENGTH).is_some_and(|l| l != "0"))
+        plan(p, method, Noted::of(&h), &CacheControl::of_request(&h), h.get(CONTENT_LENGTH).is_some_and(|l| l != "0"))
     }
 
     #[test]

@@ -26,14 +26,12 @@ pub fn not_modified(request: &HeaderMap, status: StatusCode, stored: &HeaderMap)
     modified.and_then(|d| http_date(d.as_bytes())).is_some_and(|modified| modified <= since)
 }
 
-/// The fields of a stored response that a 304 made from it carries (RFC 9110 section 15.4.5): all but those
-/// that describe the content it does not have.
-pub fn fields_of_304(stored: &HeaderMap) -> HeaderMap {
-    let mut fields = stored.clone();
+/// Makes of the fields of a stored response those of a 304 (RFC 9110 section 15.4.5): all but the ones that describe
+/// the content it does not have.
+pub fn make_304(fields: &mut HeaderMap) {
     for name in [CONTENT_TYPE, CONTENT_LENGTH, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_RANGE] {
         fields.remove(name);
     }
-    fields
 }
 
 /// Whether a 304 speaks of the stored response (RFC 9111 section 4.3.4): by its strong entity tag, else its weak one,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{AGE, CONNECTION, CONTENT_LENGTH, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use sfv::{BareItem, Item, List, ListEntry, Parser};
@@ -14,7 +14,8 @@ use crate::clock::{Timestamp, millis};
 use crate::config::{Coherence, CookieRule, RoutePolicy};
 use crate::control::{CacheControl, split_list};
 use crate::freshness::{self, Fallback, LONGEST_LIFE, Lifetime, State};
-use crate::invalidation::log::Stamp;
+use crate::content::Content;
+use crate::invalidation::log::{InvalidationLog, Stamp};
 use crate::invalidation::table::Standing;
 use crate::invalidation::{TagId, TagKind, path_ids};
 use crate::vary::Variants;
@@ -29,17 +30,13 @@ pub struct Entry {
     /// The whole key, with the variant's part.
     pub key: Arc<str>,
     /// The length of the part of the key that an invalidation by key names.
-    pub base: usize,
-    /// The path it was fetched from.
-    pub path: Box<str>,
+    pub base: u32,
     /// The route's index.
-    pub route: usize,
+    pub route: u32,
     /// Its status.
     pub status: StatusCode,
-    /// Its fields as they were stored: end-to-end, without Age and Cache-Status.
-    pub headers: HeaderMap,
-    /// Its body.
-    pub body: Bytes,
+    /// Its fields, body, path and tags.
+    pub content: Content,
     /// Its age is `now - birth`.
     pub birth: Timestamp,
     /// When this process took it in.
@@ -48,14 +45,42 @@ pub struct Entry {
     pub lifetime: Lifetime,
     /// Whom it may answer.
     pub sharing: Sharing,
-    /// The names of its tags, each followed by a line feed; names hold no control characters.
-    pub tags: Box<str>,
     /// Where it stands in the invalidation log.
     pub stamp: Stamp,
     /// What the fetch took, in milliseconds: what a hit saves.
     pub cost: u32,
     /// How often it answered from memory.
     pub hits: AtomicU32,
+}
+
+impl Entry {
+    /// The same entry with other content.
+    pub fn with(&self, content: Content) -> Entry {
+        Entry {
+            key: self.key.clone(),
+            base: self.base,
+            route: self.route,
+            status: self.status,
+            content,
+            birth: self.birth,
+            kept: self.kept,
+            lifetime: self.lifetime,
+            sharing: self.sharing,
+            stamp: Stamp::new(self.stamp.as_of),
+            cost: self.cost,
+            hits: AtomicU32::new(0),
+        }
+    }
+
+    /// The same entry with this body.
+    pub fn with_body(&self, body: Bytes) -> Entry {
+        self.with(self.content.with_body(body))
+    }
+
+    /// Whether it still stands, by the log.
+    pub fn standing(&self, log: &InvalidationLog) -> Standing {
+        log.standing(&self.stamp, || self.content.tag_ids())
+    }
 }
 
 /// What stands under a key.
@@ -310,9 +335,6 @@ const FOR_A_PROXY: [HeaderName; 2] = [http::header::PROXY_AUTHENTICATE, http::he
 /// those that are for a proxy, nor those that a qualified `no-cache` or `private` withholds, no Age, which is
 /// computed anew, and no Content-Length, which the body says. Set-Cookie only where the origin alone decides about
 /// cookies: else it is one client's.
-///
-/// The values are copied into one allocation of their exact size: as they came they are slices of the
-/// connection's read buffer, and keeping one would keep all of that.
 pub fn stored_fields(response: &HeaderMap, control: &CacheControl, cookies: &CookieRule) -> HeaderMap {
     let dropped = |name: &HeaderName| {
         *name == AGE
@@ -321,15 +343,9 @@ pub fn stored_fields(response: &HeaderMap, control: &CacheControl, cookies: &Coo
             || FOR_A_PROXY.contains(name)
             || control.withheld.contains(name)
     };
-    let fields = || response.iter().filter(|(name, _)| !dropped(name));
-    let mut all = BytesMut::with_capacity(fields().map(|(_, value)| value.len()).sum());
-    fields().for_each(|(_, value)| all.extend_from_slice(value.as_bytes()));
-    let mut all = all.freeze();
-    let mut own = HeaderMap::with_capacity(fields().count());
-    for (name, value) in fields() {
-        if let Ok(copy) = HeaderValue::from_maybe_shared(all.split_to(value.len())) {
-            own.append(name.clone(), copy);
-        }
+    let mut own = HeaderMap::with_capacity(response.len());
+    for (name, value) in response.iter().filter(|(name, _)| !dropped(name)) {
+        own.append(name.clone(), value.clone());
     }
     own
 }
@@ -372,11 +388,9 @@ mod tests {
         Entry {
             key: "k".into(),
             base: 1,
-            path: "/".into(),
             route: 0,
             status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
+            content: Content::new(&HeaderMap::new(), "/", "", &[], Bytes::new()),
             birth: Timestamp(10_000),
             kept: Timestamp(10_000),
             lifetime: Lifetime {
@@ -387,8 +401,7 @@ mod tests {
                 must_revalidate: false,
             },
             sharing: Sharing::default(),
-            tags: "".into(),
-            stamp: Stamp::new(Position::default(), &[]),
+            stamp: Stamp::new(Position::default()),
             cost: 0,
             hits: AtomicU32::new(0),
         }

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::admission::{self, Personal};
+use crate::content::Content;
 use crate::body::{Fetched, RequestBody};
 use crate::clock::{Timestamp, millis};
 use crate::coalesce::{Lead, Origin, Progress, Streaming};
@@ -275,7 +276,7 @@ impl Proxy {
         }
         if leader.is_some() {
             order.interim = None;
-            self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone()));
+            self.core.memory.put_from_record(&entry);
             answer(leader.take(), Answer::Found(entry, Origin::Redis(left)));
         }
         None
@@ -328,12 +329,12 @@ impl Proxy {
         }
         let Stored::Entry(entry) = stored else { return None };
         let now = self.core.clock.now();
-        let standing = self.core.log.standing(&entry.stamp);
+        let standing = entry.standing(&self.core.log);
         let trusted = self.core.log.trusted(now);
         match judge(&entry, self.policy(order.route), order.who, &order.control, standing, trusted, now) {
             Verdict::Fresh { .. } if order.newer_than.is_some_and(|known| entry.birth <= known) => None,
             verdict @ (Verdict::Fresh { .. } | Verdict::Accepted { .. }) => {
-                self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone()));
+                self.core.memory.put_from_record(&entry);
                 Some(InRedis { entry, left: verdict.left(), renew: false })
             }
             verdict @ Verdict::WhileRevalidate { .. } => {
@@ -372,15 +373,16 @@ impl Proxy {
         };
         let Some((stale, _)) = &order.stale else { return self.fetch(order.route, ask(headers)).await };
         let mut conditional = headers.clone();
-        if let Some(tag) = stale.headers.get(ETAG) {
+        let validators = stale.content.headers();
+        if let Some(tag) = validators.get(ETAG) {
             conditional.insert(IF_NONE_MATCH, tag.clone());
         }
-        if let Some(date) = stale.headers.get(LAST_MODIFIED) {
+        if let Some(date) = validators.get(LAST_MODIFIED) {
             conditional.insert(IF_MODIFIED_SINCE, date.clone());
         }
         let response = self.fetch(order.route, ask(conditional)).await?;
         let other =
-            response.status() == StatusCode::NOT_MODIFIED && !conditional::confirms(&stale.headers, response.headers());
+            response.status() == StatusCode::NOT_MODIFIED && !conditional::confirms(&validators, response.headers());
         if !other {
             return Ok(response);
         }
@@ -446,25 +448,22 @@ impl Proxy {
             tags.ids.push(TagId::of(TagKind::Key, key.as_bytes()));
         }
         let settled = Timestamp(requested.0.saturating_sub(millis(policy.settle)));
-        if !policy.settle.is_zero() && !self.core.log.quiet(settled, &tags.ids) {
+        if !policy.settle.is_zero() && !self.core.log.quiet(settled, tags.ids.iter().copied()) {
             return Err(NotStored::Settling);
         }
         let stored = stored_fields(headers, &control, &policy.cookies);
         let own = own_fields(&stored, headers, latest, &control, &policy.cookies);
         let head = Entry {
             key,
-            base: order.base,
-            path: order.target.path().into(),
-            route: order.route,
+            base: u32::try_from(order.base).unwrap_or(u32::MAX),
+            route: u32::try_from(order.route).unwrap_or(u32::MAX),
             status,
-            headers: stored,
-            body: bytes::Bytes::new(),
+            content: Content::new(&stored, order.target.path(), &tags.names, &tags.ids, bytes::Bytes::new()),
             birth: freshness::birth(latest, requested, responded),
             kept: responded,
             lifetime,
             sharing: admitted.sharing,
-            tags: tags.names.into(),
-            stamp: Stamp::new(as_of, &tags.ids),
+            stamp: Stamp::new(as_of),
             cost,
             hits: AtomicU32::new(0),
         };
@@ -507,7 +506,7 @@ impl Proxy {
                 release(lease, if large { Ended::NotStorable } else { Ended::Abandoned }).await;
             }
             Ok(body) => {
-                let entry = Arc::new(Entry { body, ..shell(&head) });
+                let entry = Arc::new(head.with_body(body));
                 self.keep(order, (lead, lease), entry, variants).await;
             }
         }
@@ -515,10 +514,12 @@ impl Proxy {
 
     /// Says once that a response is shared with its Set-Cookie: right by HTTP, and seldom meant.
     fn tell_of_cookies(&self, entry: &Entry) {
-        if entry.headers.contains_key(SET_COOKIE) && !self.core.cookies_told.swap(true, Ordering::Relaxed) {
+        if !self.core.cookies_told.load(Ordering::Relaxed)
+            && entry.content.headers().contains_key(SET_COOKIE)
+            && !self.core.cookies_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                path = %entry.path,
-                route = self.policy(entry.route).name,
+                path = entry.content.path(),
+                route = self.policy(entry.route as usize).name,
                 "a response is shared with the cookies it sets, because it has explicit freshness (RFC 9111 section 7.3); \
                  if they are meant for one client, write cookies = \"bypass\" in a [[route]] for this path"
             );
@@ -534,7 +535,7 @@ impl Proxy {
         variants: Option<Arc<Variants>>,
     ) {
         let metrics = self.metrics(order);
-        if self.core.log.standing(&entry.stamp) == Standing::Invalid {
+        if entry.standing(&self.core.log) == Standing::Invalid {
             metrics.not_stored(NotStored::Invalidated);
             return release(lease, Ended::Abandoned).await;
         }
@@ -597,7 +598,7 @@ impl Proxy {
         let as_of = Position::at(own);
         match self.decide(&order, status, headers, headers, timing, as_of) {
             Err(reason) => Answer::Direct(response, reason),
-            Ok(kept) if !self.core.log.only(own, began, kept.head.stamp.tags()) => {
+            Ok(kept) if !self.core.log.only(own, began, kept.head.content.tag_ids()) => {
                 Answer::Direct(response, NotStored::Invalidated)
             }
             Ok(kept) => {
@@ -620,11 +621,11 @@ impl Proxy {
         lead: Lead,
     ) {
         let timing = Timing { requested, responded: self.core.clock.now(), cost: stored.cost };
-        let length = stored.body.len() as u64;
-        if conditional::describes(&stored.headers, length, head) {
-            let merged = conditional::updated(&stored.headers, head);
+        let (length, headers) = (stored.content.body_len() as u64, stored.content.headers());
+        if conditional::describes(&headers, length, head) {
+            let merged = conditional::updated(&headers, head);
             if let Ok(kept) = self.decide(order, stored.status, &merged, head, timing, lead.as_of()) {
-                let entry = Arc::new(Entry { body: stored.body.clone(), ..kept.head });
+                let entry = Arc::new(kept.head.with_body(stored.content.body()));
                 return self.keep(order, (lead, None), entry, kept.variants).await;
             }
         }
@@ -643,11 +644,10 @@ impl Proxy {
         (mut lead, lease): (Lead, Option<Lease>),
         leader: Leader,
     ) {
-        let merged = conditional::updated(&stale.headers, fresh);
-        let body = stale.body.clone();
+        let merged = conditional::updated(&stale.content.headers(), fresh);
         match self.decide(order, stale.status, &merged, fresh, timing, lead.as_of()) {
             Ok(Kept { head, own, variants, for_waiters }) => {
-                let entry = Arc::new(Entry { body, ..head });
+                let entry = Arc::new(head.with_body(stale.content.body()));
                 if !for_waiters {
                     lead.leave();
                 }
@@ -669,7 +669,7 @@ impl Proxy {
                     headers.insert(AGE, age.clone());
                 }
                 let birth = freshness::birth(fresh, timing.requested, timing.responded);
-                let once = Entry { headers, body, birth, ..shell(stale) };
+                let once = Entry { birth, ..stale.with(stale.content.with_headers(&headers)) };
                 answer(leader, Answer::Found(Arc::new(once), Origin::Confirmed));
                 release(lease, Ended::NotStorable).await;
             }
@@ -731,12 +731,7 @@ fn may_be_masked(status: StatusCode) -> bool {
 /// An entry as the request that asked for it gets it.
 fn with_own(entry: &Arc<Entry>, own: Option<HeaderMap>) -> Arc<Entry> {
     let Some(headers) = own else { return entry.clone() };
-    Arc::new(Entry { headers, body: entry.body.clone(), ..shell(entry) })
-}
-
-/// A copy without the body, for building another entry from.
-fn shell(of: &Entry) -> Entry {
-    crate::store::record::with_as_of(of, of.stamp.as_of)
+    Arc::new(entry.with(entry.content.with_headers(&headers)))
 }
 
 /// A number in [0, 1) for the jitter, different for each key and time.

@@ -3,11 +3,17 @@
 //! `screen` → `route` → `plan` → `key` → `look up` → (`join or lead a fill`) → `respond`. What is decided at
 //! each step is decided by the module of that name; this file only says what comes after what.
 
-use std::sync::Arc;
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::ops::ControlFlow;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::header::{CONTENT_LENGTH, RANGE};
+use http::header::CONTENT_LENGTH;
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -30,9 +36,10 @@ use crate::invalidation::table::Standing;
 use crate::invalidation::{Invalidation, Source};
 use crate::key::{self, Keyed};
 use crate::metrics::MalformedWhat;
+use crate::noted::{Field, Noted};
 use crate::problem::Problem;
 use crate::respond::{self, Asked, Confirmed, Served, Why};
-use crate::route::{MethodClass, Params};
+use crate::route::{Match, MethodClass};
 use crate::screen::{screen, without_port};
 use crate::server::Connection;
 use crate::store::Shared;
@@ -62,11 +69,46 @@ struct Ask<'r> {
     method: &'r Method,
     target: &'r PathAndQuery,
     headers: &'r HeaderMap,
+    noted: Noted,
     version: Version,
     host: &'r str,
     from: &'r Connection,
     route: usize,
     params: &'r [&'r str],
+}
+
+impl Received {
+    /// What is matched, keyed and judged is what goes upstream. Says whether the request asks for a tunnel.
+    fn settle_connection(&mut self) -> bool {
+        let tunnels = self.parts.version == Version::HTTP_11
+            && self.noted.has(Field::Upgrade)
+            && forward::asks_tunnel(&self.parts.method, &self.parts.headers);
+        forward::remove_nominated(&mut self.parts.headers);
+        self.noted = Noted::of(&self.parts.headers);
+        tunnels
+    }
+
+    fn target(&self) -> &PathAndQuery {
+        static ROOT: LazyLock<PathAndQuery> = LazyLock::new(|| PathAndQuery::from_static("/"));
+        self.parts.uri.path_and_query().unwrap_or_else(|| &ROOT)
+    }
+}
+
+impl<'r> Ask<'r> {
+    fn new(received: &'r Received, host: &'r str, found: &'r Match<'r>) -> Ask<'r> {
+        let Received { parts, noted, from, .. } = received;
+        Ask {
+            method: &parts.method,
+            target: received.target(),
+            headers: &parts.headers,
+            noted: *noted,
+            version: parts.version,
+            host,
+            from,
+            route: found.route,
+            params: found.params.as_slice(),
+        }
+    }
 }
 
 /// What a request looks for in the cache.
@@ -89,73 +131,167 @@ struct Done {
     outcome: Outcome,
 }
 
+/// A request's head as it came, and where from.
+struct Received {
+    parts: Parts,
+    noted: Noted,
+    from: Arc<Connection>,
+    began: Instant,
+}
+
+/// What is to be done with a request that memory does not answer.
+enum Next {
+    /// It asks to become a tunnel.
+    Tunnel,
+    /// It is looked for beyond memory.
+    Miss(Box<Missed>),
+    /// It goes past the cache.
+    Bypass(Bypass),
+    /// It changes something.
+    Write,
+}
+
+/// What was looked for in memory, and what was there.
+struct Missed {
+    who: Personal,
+    control: CacheControl,
+    key: String,
+    base: usize,
+    known: Option<Arc<Variants>>,
+    seen: Seen,
+    now: Timestamp,
+}
+
+/// The answer to a request: at once, as from memory, or when it is there.
+pub enum Handled {
+    /// At once.
+    Ready(Option<Response<Body>>),
+    /// When it is there.
+    Coming(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl Future for Handled {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Handled::Ready(response) => response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response))),
+            Handled::Coming(response) => response.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+thread_local! {
+    /// Where keys are built: only what memory does not answer takes its key along.
+    static KEY: Cell<String> = const { Cell::new(String::new()) };
+}
+
 impl Proxy {
-    /// Answers a request that came on a connection.
-    pub async fn handle(self: Arc<Self>, request: Request<Incoming>, from: &Connection) -> Response<Body> {
+    /// Answers a request that came on a connection. What memory answers is answered at once: no future is made.
+    pub fn handle(self: &Arc<Self>, request: Request<Incoming>, from: &Arc<Connection>) -> Handled {
         use http_body::Body as _;
         let began = Instant::now();
-        let (mut parts, body) = request.into_parts();
-        let tunnels = parts.version == Version::HTTP_11 && forward::asks_tunnel(&parts.method, &parts.headers);
-        // What is matched, keyed and judged is what goes upstream.
-        forward::remove_nominated(&mut parts.headers);
-        let host = match screen(&parts, from.ambiguous.load(Ordering::Relaxed), &self.core.config.listen) {
+        let (parts, body) = request.into_parts();
+        let noted = Noted::of(&parts.headers);
+        let mut received = Received { parts, noted, from: from.clone(), began };
+        let tunnels = noted.has(Field::Connection) && received.settle_connection();
+        match self.at_once(&received, tunnels, !body.is_end_stream()) {
+            ControlFlow::Break(response) => Handled::Ready(Some(response)),
+            ControlFlow::Continue((host, next)) => {
+                let proxy = self.clone();
+                Handled::Coming(Box::pin(async move {
+                    let outlet = received.from.outlet.clone();
+                    let answer = pin!(proxy.go_on(received, body, host, next));
+                    match outlet {
+                        Some(outlet) => outlet.last(answer).await,
+                        None => answer.await,
+                    }
+                }))
+            }
+        }
+    }
+
+    /// The way to memory. What it does not answer goes on, with the host in lower case.
+    fn at_once(
+        self: &Arc<Self>,
+        received: &Received,
+        tunnels: bool,
+        has_body: bool,
+    ) -> ControlFlow<Response<Body>, (String, Next)> {
+        let Received { parts, noted, from, began } = received;
+        let host = match screen(parts, *noted, from.ambiguous.load(Ordering::Relaxed), &self.core.config.listen) {
             Ok(host) => host,
-            Err(problem) => return self.refuse(problem),
+            Err(problem) => return ControlFlow::Break(self.refuse(problem)),
         };
-        let host = &*host;
-        let target = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let Some(found) = self.core.routes.find(without_port(host), &parts.method, target.path()) else {
+        let Some(found) = self.core.routes.find(without_port(&host), &parts.method, received.target().path()) else {
+            return ControlFlow::Break(self.refuse(Problem::Internal));
+        };
+        let ask = Ask::new(received, &host, &found);
+        let policy = self.policy(ask.route);
+        let says = noted.has(Field::CacheControl) || noted.has(Field::Pragma);
+        let control = if says && policy.client_cache_control == ClientControl::Honour {
+            CacheControl::of_request(&parts.headers)
+        } else {
+            CacheControl::default()
+        };
+        let next = match admission::plan(policy, &parts.method, *noted, &control, has_body) {
+            _ if tunnels => Next::Tunnel,
+            Plan::Lookup(who) => match self.look_up(&ask, who, control) {
+                ControlFlow::Break(done) => return ControlFlow::Break(self.account(&ask, done, *began)),
+                ControlFlow::Continue(missed) => Next::Miss(missed),
+            },
+            Plan::Bypass(reason) => Next::Bypass(reason),
+            Plan::Write => Next::Write,
+        };
+        ControlFlow::Continue((host.into_owned(), next))
+    }
+
+    /// The way of what memory does not answer.
+    async fn go_on(self: Arc<Self>, received: Received, body: Incoming, host: String, next: Next) -> Response<Body> {
+        let path = received.target().path();
+        let Some(found) = self.core.routes.find(without_port(&host), &received.parts.method, path) else {
             return self.refuse(Problem::Internal);
         };
-        let ask = Ask {
-            method: &parts.method,
-            target: &target,
-            headers: &parts.headers,
-            version: parts.version,
-            host,
-            from,
-            route: found.route,
-            params: Params::as_slice(&found.params),
-        };
-        let policy = self.policy(found.route);
-        let done = if tunnels {
-            self.count_bypass(&ask, Bypass::Upgrade);
-            let upgrade = parts.extensions.get::<hyper::upgrade::OnUpgrade>().cloned();
-            Box::pin(self.tunnel(&ask, body, upgrade)).await
-        } else {
-            let control = match policy.client_cache_control {
-                ClientControl::Honour => CacheControl::of_request(&parts.headers),
-                ClientControl::Ignore => CacheControl::default(),
-            };
-            match admission::plan(policy, &parts.method, &parts.headers, &control, !body.is_end_stream()) {
-                Plan::Lookup(who) => self.look_up(&ask, who, &control).await,
-                Plan::Bypass(reason) => Box::pin(self.bypass(&ask, body, reason)).await,
-                Plan::Write => Box::pin(self.write(&ask, body)).await,
+        let ask = Ask::new(&received, &host, &found);
+        let done = match next {
+            Next::Miss(missed) => {
+                let Missed { who, ref control, key, base, known, seen, now } = *missed;
+                self.miss(&ask, Sought { who, control, key, base, known }, seen, now).await
+            }
+            Next::Bypass(reason) => self.bypass(&ask, body, reason).await,
+            Next::Write => self.write(&ask, body).await,
+            Next::Tunnel => {
+                self.count_bypass(&ask, Bypass::Upgrade);
+                let upgrade = received.parts.extensions.get::<hyper::upgrade::OnUpgrade>().cloned();
+                self.tunnel(&ask, body, upgrade).await
             }
         };
-        self.account(&ask, done, began)
+        self.account(&ask, done, received.began)
     }
 
     /// The cache's own way: memory, and what comes after it.
-    async fn look_up(self: &Arc<Self>, ask: &Ask<'_>, who: Personal, control: &CacheControl) -> Done {
+    fn look_up(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        who: Personal,
+        control: CacheControl,
+    ) -> ControlFlow<Done, Box<Missed>> {
         let now = self.core.clock.now();
-        let mut key = String::with_capacity(128);
+        let mut key = KEY.take();
         let base = key::build(self.policy(ask.route), &keyed(ask), &mut key);
-        let (seen, known) = self.look_in_memory(ask, who, control, &mut key, now);
+        let (seen, known) = self.look_in_memory(ask, who, &control, &mut key, now);
         if let Seen::Entry(entry, verdict @ Verdict::Fresh { left }) = &seen {
             let hits = entry.hits.fetch_add(1, Ordering::Relaxed);
             let eagerness = self.policy(ask.route).early_refresh;
             let roll = || roll(&entry.key, now.plus(Duration::from_millis(hits.into())));
             if !who.any() && freshness::refreshes_early(*left, entry.cost, eagerness, roll) {
-                self.refresh(
-                    ask,
-                    &Sought { who, control, key: key.clone(), base, known: known.clone() },
-                    entry.clone(),
-                );
+                let sought = Sought { who, control: &control, key: key.clone(), base, known };
+                self.refresh(ask, &sought, entry.clone());
             }
-            return self.hit(ask, entry, *verdict, false, now);
+            KEY.set(key);
+            return ControlFlow::Break(self.hit(ask, entry, *verdict, false, now));
         }
-        Box::pin(self.miss(ask, Sought { who, control, key, base, known }, seen, now)).await
+        ControlFlow::Continue(Box::new(Missed { who, control, key, base, known, seen, now }))
     }
 
     /// What memory knows, judged for this request, and what the key's responses vary by. `key` becomes the variant's
@@ -184,10 +320,10 @@ impl Proxy {
             Some(Stored::Pass { until }) if until > now => Seen::Pass,
             Some(Stored::Pass { .. }) => Seen::Nothing,
             // Keys of two routes can't meet; should they all the same, neither answers for the other.
-            Some(Stored::Entry(entry)) if entry.route != ask.route => Seen::Nothing,
+            Some(Stored::Entry(entry)) if entry.route as usize != ask.route => Seen::Nothing,
             Some(Stored::Entry(entry)) if self.must_ask_redis_again(&entry, now) => Seen::Nothing,
             Some(Stored::Entry(entry)) => {
-                let standing = self.core.log.standing(&entry.stamp);
+                let standing = entry.standing(&self.core.log);
                 let trusted = self.core.log.trusted(now);
                 let verdict = judge(&entry, self.policy(ask.route), who, control, standing, trusted, now);
                 Seen::Entry(entry, verdict)
@@ -234,7 +370,7 @@ impl Proxy {
             // A HEAD's response has no body to store; it is answered by a GET's entry or by upstream.
             return self.head(ask, &sought, &seen, now).await;
         }
-        let ranged = *ask.method == Method::GET && ask.headers.contains_key(RANGE);
+        let ranged = *ask.method == Method::GET && ask.noted.has(Field::Range);
         for attempt in 0.. {
             let why = seen.why(who);
             let mut order = self.order(ask, &sought, seen.stale());
@@ -252,7 +388,7 @@ impl Proxy {
             let as_of = self.core.log.position();
             let ticket = if joins {
                 let tags = &order.tags.ids;
-                let good = |began| self.core.log.standing_of(began, tags) == Standing::Valid;
+                let good = |began| self.core.log.standing_of(began, tags.iter().copied()) == Standing::Valid;
                 self.core.fills.join(&lookup, as_of, good)
             } else {
                 Ticket::Lead(self.core.fills.alone(as_of))
@@ -325,7 +461,7 @@ impl Proxy {
                 Some(variants) => *entry.key == *variants.key_of(primary, ask.headers),
                 None => *entry.key == *sought.key,
             };
-            own && self.core.log.standing(&entry.stamp) != Standing::Invalid
+            own && entry.standing(&self.core.log) != Standing::Invalid
         };
         match progress {
             Progress::Found(entry, origin) if mine(&entry, None) => {
@@ -389,7 +525,7 @@ impl Proxy {
     }
 
     fn verdict(&self, route: usize, sought: &Sought<'_>, entry: &Entry, now: Timestamp) -> Verdict {
-        let (standing, trusted) = (self.core.log.standing(&entry.stamp), self.core.log.trusted(now));
+        let (standing, trusted) = (entry.standing(&self.core.log), self.core.log.trusted(now));
         judge(entry, self.policy(route), sought.who, sought.control, standing, trusted, now)
     }
 
@@ -563,7 +699,7 @@ impl Proxy {
         let params = read.params.as_slice();
         let ask = Ask { method: &Method::GET, route: read.route, params, ..*ask };
         let control = CacheControl::of_request(ask.headers);
-        let plan = admission::plan(self.policy(ask.route), ask.method, ask.headers, &control, false);
+        let plan = admission::plan(self.policy(ask.route), ask.method, ask.noted, &control, false);
         let Plan::Lookup(who) = plan else { return None };
         let mut key = String::new();
         let base = key::build(self.policy(ask.route), &keyed(&ask), &mut key);
@@ -730,7 +866,7 @@ impl Seen {
 }
 
 fn asked<'r>(ask: &Ask<'r>, collapsed: bool) -> Asked<'r> {
-    Asked { method: ask.method, headers: ask.headers, collapsed }
+    Asked { method: ask.method, headers: ask.headers, noted: ask.noted, collapsed }
 }
 
 fn keyed<'r>(ask: &Ask<'r>) -> Keyed<'r> {

@@ -5,9 +5,10 @@
 
 use std::fmt::Write;
 use std::hash::BuildHasher;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
-use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, RANGE};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::body::{Body, Fetched};
@@ -15,11 +16,13 @@ use crate::clock::{Clock, Timestamp};
 use crate::conditional;
 use crate::entry::{Entry, Refused};
 use crate::forward;
+use crate::noted::{Field, Noted};
 use crate::range::{self, Multipart, Selected};
 use crate::spool::Reader;
 use crate::words::{Forward, HitFrom, NotStored};
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// RFC 9211 section 2.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Why a request was forwarded, for Cache-Status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,39 +88,71 @@ pub struct Asked<'r> {
     pub method: &'r Method,
     /// Its fields.
     pub headers: &'r HeaderMap,
+    /// Which of them it has.
+    pub noted: Noted,
     /// Whether it waited for another request's fetch.
     pub collapsed: bool,
 }
 
 /// A response out of an entry.
 pub fn from_entry(asked: Asked<'_>, entry: &Entry, served: Served, now: Timestamp) -> Response<Body> {
-    let mut status = String::with_capacity(64);
-    status.push_str("asidecar");
-    match served {
-        Served::Hit(left, source) => {
-            // What is stale is seen to be.
-            let ttl = left.div_euclid(1000).min(if left > 0 { i64::MAX } else { -1 });
-            let _ = write!(status, "; hit; ttl={ttl}; detail={}", source.as_str());
-        }
+    let (status, confirmed) = match served {
+        Served::Hit(left, source) => (hit_status(left, source), false),
         Served::Forwarded(why, confirmed) => {
-            let _ = write!(status, "; fwd={}", why.forward.as_str());
-            match confirmed {
-                Confirmed::Renewed => status.push_str("; fwd-status=304; stored"),
-                Confirmed::Once => status.push_str("; fwd-status=304"),
-                Confirmed::Failed(Some(code)) => _ = write!(status, "; fwd-status={}", code.as_u16()),
-                Confirmed::Failed(None) | Confirmed::Unreachable => {}
-            }
-            let detail = match confirmed {
-                Confirmed::Renewed | Confirmed::Once => why.detail,
-                Confirmed::Failed(_) => Some("stale_if_error"),
-                Confirmed::Unreachable => Some("stale_if_unreachable"),
-            };
-            push_tail(&mut status, asked.collapsed, detail);
+            let renewed = matches!(confirmed, Confirmed::Renewed | Confirmed::Once);
+            (value(&forwarded_status(asked, why, confirmed)), renewed)
         }
-    }
-    let confirmed = matches!(served, Served::Forwarded(_, Confirmed::Renewed | Confirmed::Once));
+    };
     let age = age(asked, entry, confirmed, now);
-    assemble(asked, entry, &status, age, Content::Whole(entry.body.clone()))
+    assemble(asked, entry, status, age, Content::Whole(entry.content.body()))
+}
+
+/// The `Cache-Status` of a hit. What is stale is seen to be.
+fn hit_status(left: i64, source: HitFrom) -> HeaderValue {
+    let ttl = left.div_euclid(1000).min(if left > 0 { i64::MAX } else { -1 });
+    let say = || format!("asidecar; hit; ttl={ttl}; detail={}", source.as_str());
+    match usize::try_from(ttl) {
+        Ok(ttl) if source == HitFrom::Memory => said(&HITS, ttl, say),
+        _ => value(&say()),
+    }
+}
+
+fn forwarded_status(asked: Asked<'_>, why: Why, confirmed: Confirmed) -> String {
+    let mut status = format!("asidecar; fwd={}", why.forward.as_str());
+    match confirmed {
+        Confirmed::Renewed => status.push_str("; fwd-status=304; stored"),
+        Confirmed::Once => status.push_str("; fwd-status=304"),
+        Confirmed::Failed(Some(code)) => _ = write!(status, "; fwd-status={}", code.as_u16()),
+        Confirmed::Failed(None) | Confirmed::Unreachable => {}
+    }
+    let detail = match confirmed {
+        Confirmed::Renewed | Confirmed::Once => why.detail,
+        Confirmed::Failed(_) => Some("stale_if_error"),
+        Confirmed::Unreachable => Some("stale_if_unreachable"),
+    };
+    push_tail(&mut status, asked.collapsed, detail);
+    status
+}
+
+/// So many seconds are said again and again.
+const OFTEN: usize = 4096;
+type Sayings = [OnceLock<HeaderValue>; OFTEN];
+static AGES: Sayings = [const { OnceLock::new() }; OFTEN];
+static HITS: Sayings = [const { OnceLock::new() }; OFTEN];
+
+/// What is said of `n` seconds. What is said often is written once, in memory that is never freed: copying it
+/// neither allocates nor counts.
+fn said(sayings: &'static Sayings, n: usize, say: impl FnOnce() -> String) -> HeaderValue {
+    let Some(saying) = sayings.get(n) else { return value(&say()) };
+    let written = || HeaderValue::from_maybe_shared(Bytes::from_static(say().leak().as_bytes()));
+    saying.get_or_init(|| written().unwrap_or(NOTHING_SAID)).clone()
+}
+
+const NOTHING_SAID: HeaderValue = HeaderValue::from_static("");
+
+/// A value of ours, which holds nothing that a field can't.
+fn value(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or(NOTHING_SAID)
 }
 
 /// A response whose body is on its way from upstream. `length` is what upstream announced.
@@ -130,14 +165,15 @@ pub fn from_stream(
 ) -> Response<Body> {
     let mut status = format!("asidecar; fwd={}; fwd-status={}; stored", why.forward.as_str(), head.status.as_u16());
     push_tail(&mut status, asked.collapsed, why.detail);
-    assemble(asked, head, &status, age(asked, head, true, now), Content::Coming(reader, length))
+    assemble(asked, head, value(&status), age(asked, head, true, now), Content::Coming(reader, length))
 }
 
 /// The age that a response says. One that was made or confirmed by the origin for this very request has none, unless
 /// a cache in between said one (RFC 9111 section 5.1).
-fn age(asked: Asked<'_>, entry: &Entry, for_this_request: bool, now: Timestamp) -> Option<u64> {
-    let says = !for_this_request || asked.collapsed || entry.headers.contains_key(AGE);
-    says.then(|| now.since(entry.birth) / 1000)
+fn age(asked: Asked<'_>, entry: &Entry, for_this_request: bool, now: Timestamp) -> Option<HeaderValue> {
+    let says = !for_this_request || asked.collapsed || entry.content.has_age();
+    let age = now.since(entry.birth) / 1000;
+    says.then(|| said(&AGES, usize::try_from(age).unwrap_or(usize::MAX), || age.to_string()))
 }
 
 /// A response of upstream's that is not stored. Its hop-by-hop fields are gone already.
@@ -200,59 +236,69 @@ impl Content {
 
 /// The response that a stored one makes for a request: after its preconditions, in the order of RFC 9110 section
 /// 13.2.2, a 304, parts, or the whole.
-fn assemble(asked: Asked<'_>, entry: &Entry, status: &str, age: Option<u64>, content: Content) -> Response<Body> {
+fn assemble(
+    asked: Asked<'_>,
+    entry: &Entry,
+    status: HeaderValue,
+    age: Option<HeaderValue>,
+    content: Content,
+) -> Response<Body> {
+    let mut fields = match age {
+        Some(age) => entry.content.answer(age, status),
+        None => {
+            let mut fields = entry.content.headers();
+            fields.append(CACHE_STATUS, status);
+            fields
+        }
+    };
     // Preconditions of other methods are for whoever performs them (RFC 9111 section 4.3.2).
     let reads = matches!(*asked.method, Method::GET | Method::HEAD);
-    if reads && conditional::not_modified(asked.headers, entry.status, &entry.headers) {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        *response.headers_mut() = conditional::fields_of_304(&entry.headers);
-        finish(response.headers_mut(), age, status);
-        return response;
-    }
-    let length = content.length();
-    let (code, mut fields, body) = match (*asked.method == Method::HEAD, ranges(asked, entry)) {
-        (true, _) => {
-            let mut fields = entry.headers.clone();
-            if let Some(length) = length.filter(|_| entry.status != StatusCode::NO_CONTENT) {
-                fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
-            }
-            (entry.status, fields, Body::empty())
+    let conditional = asked.noted.has(Field::IfNoneMatch) || asked.noted.has(Field::IfModifiedSince);
+    let (code, body) = if reads && conditional && conditional::not_modified(asked.headers, entry.status, &fields) {
+        conditional::make_304(&mut fields);
+        (StatusCode::NOT_MODIFIED, Body::empty())
+    } else if *asked.method == Method::HEAD {
+        if let Some(length) = content.length().filter(|_| entry.status != StatusCode::NO_CONTENT) {
+            fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
-        (false, Some(ranges)) => parts(&ranges, entry, content),
-        (false, None) => (entry.status, entry.headers.clone(), content.body()),
+        (entry.status, Body::empty())
+    } else if let Some(ranges) = ranges(asked, entry.status, &fields) {
+        parts(&ranges, entry, &mut fields, content)
+    } else {
+        (entry.status, content.body())
     };
-    finish(&mut fields, age, status);
     let mut response = Response::new(body);
     *response.status_mut() = code;
     *response.headers_mut() = fields;
     response
 }
 
-/// The ranges that a request wants of a stored response, if they apply to it.
-fn ranges(asked: Asked<'_>, entry: &Entry) -> Option<range::Ranges> {
-    if *asked.method != Method::GET || !asked.headers.contains_key(RANGE) {
+/// The ranges that a request wants of a stored response with these fields, if they apply to it.
+fn ranges(asked: Asked<'_>, status: StatusCode, fields: &HeaderMap) -> Option<range::Ranges> {
+    if *asked.method != Method::GET || !asked.noted.has(Field::Range) {
         return None;
     }
-    range::asked(asked.headers).filter(|_| range::if_range_holds(asked.headers, entry.status, &entry.headers))
+    range::asked(asked.headers).filter(|_| range::if_range_holds(asked.headers, status, fields))
 }
 
 /// Parts of a stored response (RFC 9110 section 15.3.7). Of one that is still coming only a single part of a known
 /// length can be told; else the whole is the answer, which is always allowed (section 14.2).
-fn parts(ranges: &range::Ranges, entry: &Entry, content: Content) -> (StatusCode, HeaderMap, Body) {
+fn parts(ranges: &range::Ranges, entry: &Entry, fields: &mut HeaderMap, content: Content) -> (StatusCode, Body) {
     let selected = content.length().map_or(Selected::Whole, |length| ranges.of(length));
     let length = content.length().unwrap_or_default();
-    let mut fields = entry.headers.clone();
     match (selected, content) {
         (Selected::Unsatisfiable, _) => {
             // Nothing of the representation's own: who stores this must not take it for that.
-            let mut fields = HeaderMap::new();
-            if let Some(date) = entry.headers.get(DATE) {
-                fields.insert(DATE, date.clone());
+            let mut told = HeaderMap::new();
+            for name in [DATE, AGE, CACHE_STATUS] {
+                if let Some(value) = fields.get_all(&name).iter().next_back() {
+                    told.insert(name, value.clone());
+                }
             }
-            fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            fields.insert(CONTENT_RANGE, range::unsatisfied(length));
-            (StatusCode::RANGE_NOT_SATISFIABLE, fields, Body::empty())
+            told.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            told.insert(CONTENT_RANGE, range::unsatisfied(length));
+            *fields = told;
+            (StatusCode::RANGE_NOT_SATISFIABLE, Body::empty())
         }
         (Selected::One(part), content) => {
             fields.insert(CONTENT_RANGE, range::content_range(part, length));
@@ -260,24 +306,17 @@ fn parts(ranges: &range::Ranges, entry: &Entry, content: Content) -> (StatusCode
                 Content::Whole(body) => Body::full(part.slice(&body)),
                 Content::Coming(reader, _) => Body::spool_part(reader, part),
             };
-            (StatusCode::PARTIAL_CONTENT, fields, body)
+            (StatusCode::PARTIAL_CONTENT, body)
         }
         (Selected::Many(parts), Content::Whole(body)) => {
             let seed = foldhash::quality::RandomState::default().hash_one(&*entry.key);
             let several = Multipart::new(&parts, length, fields.get(CONTENT_TYPE), seed);
             fields.insert(CONTENT_TYPE, several.content_type());
             fields.remove(CONTENT_RANGE);
-            (StatusCode::PARTIAL_CONTENT, fields, Body::pieces(several.pieces(&body)))
+            (StatusCode::PARTIAL_CONTENT, Body::pieces(several.pieces(&body)))
         }
-        (Selected::Whole | Selected::Many(_), content) => (entry.status, fields, content.body()),
+        (Selected::Whole | Selected::Many(_), content) => (entry.status, content.body()),
     }
-}
-
-fn finish(headers: &mut HeaderMap, age: Option<u64>, status: &str) {
-    if let Some(age) = age {
-        headers.insert(AGE, HeaderValue::from(age));
-    }
-    add_status(headers, status);
 }
 
 fn add_status(headers: &mut HeaderMap, status: &str) {

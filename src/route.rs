@@ -263,7 +263,7 @@ pub enum RouteConflict {
 #[derive(Clone, Debug, Default)]
 struct Table {
     routers: [matchit::Router<Target>; MethodClass::ALL.len()],
-    /// The routes that match everything: for what is no path, such as the `*` of `OPTIONS *`.
+    /// The routes that match everything, even what is no path, such as the `*` of `OPTIONS *`.
     everything: [Option<u16>; MethodClass::ALL.len()],
 }
 
@@ -340,6 +340,11 @@ impl Table {
         let Ok(route) = u16::try_from(index) else {
             return Err("there are too many routes".to_owned());
         };
+        if policy.pattern.matches_everything() {
+            // Nothing is less specific: no search is needed for it.
+            methods.iter().for_each(|class| self.everything[class as usize] = Some(route));
+            return Ok(());
+        }
         let text = policy.pattern.as_str();
         let pattern = match text.rfind('{') {
             _ if !empty_rest => text,
@@ -351,9 +356,6 @@ impl Table {
             // A route with the literal path itself is more specific than the catch-all that ends there.
             if !empty_rest {
                 inserted.map_err(|error| error.to_string())?;
-                if policy.pattern.matches_everything() {
-                    self.everything[class as usize] = Some(route);
-                }
             }
         }
         Ok(())

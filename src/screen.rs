@@ -3,16 +3,22 @@
 
 use std::borrow::Cow;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::HOST;
 use http::{Method, Version};
 
 use crate::admission;
 use crate::config::Listen;
 use crate::forward;
+use crate::noted::{Field, Noted};
 use crate::problem::Problem;
 
 /// Refuses what is malformed, ambiguous or too large, and returns the host that was asked for, in lower case.
-pub fn screen<'p>(parts: &'p http::request::Parts, ambiguous: bool, limits: &Listen) -> Result<Cow<'p, str>, Problem> {
+pub fn screen<'p>(
+    parts: &'p http::request::Parts,
+    noted: Noted,
+    ambiguous: bool,
+    limits: &Listen,
+) -> Result<Cow<'p, str>, Problem> {
     if ambiguous {
         return Err(Problem::Malformed);
     }
@@ -28,19 +34,19 @@ pub fn screen<'p>(parts: &'p http::request::Parts, ambiguous: bool, limits: &Lis
         return Err(Problem::UriTooLong);
     }
     // The library's own limit is that of its buffer, which a head that comes in one piece may exceed.
-    let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if (length + fields) as u64 > limits.max_header {
+    if (length + noted.bytes) as u64 > limits.max_header {
         return Err(Problem::HeadTooLarge);
     }
     // Before anything of it goes upstream; one that does not announce its length is cut when it grows too large.
-    if limits.max_body > 0 && admission::content_length(&parts.headers).is_some_and(|l| l > limits.max_body) {
+    let announced = || admission::content_length(&parts.headers);
+    if noted.has(Field::ContentLength) && limits.max_body > 0 && announced().is_some_and(|l| l > limits.max_body) {
         return Err(Problem::BodyTooLarge);
     }
-    if forward::loops(&parts.headers) {
+    if noted.has(Field::Via) && forward::loops(&parts.headers) {
         return Err(Problem::Malformed);
     }
     // RFC 9112 section 6.3: both lengths are an attempt at smuggling.
-    if parts.headers.contains_key(TRANSFER_ENCODING) && parts.headers.contains_key(CONTENT_LENGTH) {
+    if noted.has(Field::TransferEncoding) && noted.has(Field::ContentLength) {
         return Err(Problem::Malformed);
     }
     // RFC 9112 section 3.2: exactly one Host, and the target's authority wins over it.
@@ -84,7 +90,7 @@ mod tests {
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let limits = Listen { max_uri: 100, max_header: 1000, max_body: 10, ..Listen::default() };
-        screen(&parts, false, &limits).map(Cow::into_owned)
+        screen(&parts, Noted::of(&parts.headers), false, &limits).map(Cow::into_owned)
     }
 
     #[test]

@@ -147,7 +147,7 @@ pub(crate) fn entries(core: &Arc<Core>, query: Option<&str>) -> Value {
     let value = |name: &str| pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
     let contains = value("contains").unwrap_or_default();
     let limit = value("limit").and_then(|l| l.parse().ok()).unwrap_or(50).min(MOST_ENTRIES);
-    let wanted = |e: &Entry| e.key.contains(contains) || e.tags.contains(contains) || e.path.contains(contains);
+    let wanted = |e: &Entry| e.key.contains(contains) || e.content.tags().contains(contains) || e.content.path().contains(contains);
     let (found, total) = core.memory.list(SCAN, limit, wanted);
     let listed: Vec<Value> = found.iter().map(|e| entry(core, e)).collect();
     json!({"entries": listed, "total": total, "truncated": found.len() == limit && total > limit})
@@ -156,7 +156,7 @@ pub(crate) fn entries(core: &Arc<Core>, query: Option<&str>) -> Value {
 fn entry(core: &Core, e: &Entry) -> Value {
     let now = core.clock.now();
     let state = freshness::state(e.birth, &e.lifetime, now);
-    let word = match (core.log.standing(&e.stamp), state) {
+    let word = match (e.standing(&core.log), state) {
         (Standing::Invalid, _) => "invalid",
         (Standing::Valid, State::Fresh { .. }) => "fresh",
         _ => "stale",
@@ -164,14 +164,14 @@ fn entry(core: &Core, e: &Entry) -> Value {
     let left = if let State::Fresh { left } = state { left } else { 0 };
     json!({
         "key": &*e.key,
-        "route": core.config.routes.get(e.route).map(|r| r.name.as_str()),
+        "route": core.config.routes.get(e.route as usize).map(|r| r.name.as_str()),
         "status": e.status.as_u16(),
-        "bytes": e.body.len(),
+        "bytes": e.content.body_len(),
         "age_seconds": now.since(e.birth) as f64 / 1000.0,
         "ttl_seconds": left as f64 / 1000.0,
         "state": word,
         "hits": e.hits.load(Ordering::Relaxed),
-        "tags": e.tags.lines().collect::<Vec<_>>(),
-        "path": &*e.path,
+        "tags": e.content.tags().lines().collect::<Vec<_>>(),
+        "path": e.content.path(),
     })
 }

@@ -21,25 +21,18 @@ use crate::redis_tier::link::{Appended, Link};
 /// More waiting invalidations than this are replaced by one of everything.
 const MAX_PENDING: usize = 10_000;
 
-/// Where an entry stands in the log: its as-of, its tags, and the log's version at which it was last found
-/// valid.
+/// Where an entry stands in the log: its as-of, and the log's version at which it was last found valid.
 #[derive(Debug)]
 pub struct Stamp {
     /// What the instance that filled it had applied when its fetch began.
     pub as_of: Position,
-    tags: Box<[TagId]>,
     seen: AtomicU64,
 }
 
 impl Stamp {
     /// The stamp of an entry that was not looked at yet.
-    pub fn new(as_of: Position, tags: &[TagId]) -> Stamp {
-        Stamp { as_of, tags: tags.into(), seen: AtomicU64::new(u64::MAX) }
-    }
-
-    /// The ids of its tags.
-    pub fn tags(&self) -> &[TagId] {
-        &self.tags
+    pub fn new(as_of: Position) -> Stamp {
+        Stamp { as_of, seen: AtomicU64::new(u64::MAX) }
     }
 }
 
@@ -117,14 +110,14 @@ impl InvalidationLog {
         self.read().len()
     }
 
-    /// Whether an entry still stands.
-    pub fn standing(&self, stamp: &Stamp) -> Standing {
+    /// Whether an entry with this stamp and these tags still stands. They are asked for only if the log has changed.
+    pub fn standing<T: IntoIterator<Item = TagId>>(&self, stamp: &Stamp, tags: impl FnOnce() -> T) -> Standing {
         // Read before the table is: a change in between makes the next look a full one again.
         let version = self.version.load(Ordering::Acquire);
         if stamp.seen.load(Ordering::Relaxed) == version {
             return Standing::Valid;
         }
-        let standing = self.standing_of(stamp.as_of, &stamp.tags);
+        let standing = self.standing_of(stamp.as_of, tags());
         if standing == Standing::Valid {
             stamp.seen.store(version, Ordering::Relaxed);
         }
@@ -132,18 +125,18 @@ impl InvalidationLog {
     }
 
     /// Whether what was filled as of then, with those tags, still stands.
-    pub fn standing_of(&self, as_of: Position, tags: &[TagId]) -> Standing {
-        self.read().standing(as_of, tags.iter().copied())
+    pub fn standing_of(&self, as_of: Position, tags: impl IntoIterator<Item = TagId>) -> Standing {
+        self.read().standing(as_of, tags)
     }
 
     /// Whether nothing but the entry `own` itself has named any of these tags since `after`.
-    pub fn only(&self, own: LogId, after: Position, tags: &[TagId]) -> bool {
-        self.read().only(own, after, tags.iter().copied())
+    pub fn only(&self, own: LogId, after: Position, tags: impl IntoIterator<Item = TagId>) -> bool {
+        self.read().only(own, after, tags)
     }
 
     /// Whether nothing has named any of these tags at `since` or later.
-    pub fn quiet(&self, since: Timestamp, tags: &[TagId]) -> bool {
-        self.read().quiet(since, tags.iter().copied())
+    pub fn quiet(&self, since: Timestamp, tags: impl IntoIterator<Item = TagId>) -> bool {
+        self.read().quiet(since, tags)
     }
 
     /// Whether this instance is sure to know of all invalidations that are older than `max_lag`. Without Redis
@@ -375,32 +368,35 @@ mod tests {
         let metrics = Arc::new(Metrics::new(&[]).unwrap());
         InvalidationLog::new(100, Duration::from_secs(2), None, Clock::default(), metrics)
     }
-    fn stamp(log: &InvalidationLog, tag: &str) -> Stamp {
-        Stamp::new(log.position(), &Invalidation::tag(tag).tag_ids().collect::<Vec<_>>())
+    fn tags(name: &str) -> Vec<TagId> {
+        Invalidation::tag(name).tag_ids().collect()
     }
 
     #[tokio::test]
     async fn without_redis_the_log_is_a_counter_in_the_process() {
         let log = log();
-        let (a, b) = (stamp(&log, "a"), stamp(&log, "b"));
-        assert_eq!(log.standing(&a), Standing::Valid);
+        let (a, b) = (Stamp::new(log.position()), Stamp::new(log.position()));
+        assert_eq!(log.standing(&a, || tags("a")), Standing::Valid);
         let Logged::At(id) = log.invalidate(Invalidation::tag("a"), Source::Api).await else { panic!() };
         assert_eq!(log.position().id, id);
-        assert_eq!(log.standing(&a), Standing::Invalid);
-        assert_eq!(log.standing(&b), Standing::Valid);
-        assert_eq!(log.standing(&stamp(&log, "a")), Standing::Valid);
+        assert_eq!(log.standing(&a, || tags("a")), Standing::Invalid);
+        assert_eq!(log.standing(&b, || tags("b")), Standing::Valid);
+        assert_eq!(log.standing(&Stamp::new(log.position()), || tags("a")), Standing::Valid);
         assert!(log.trusted(Timestamp(u64::MAX)));
     }
 
     #[tokio::test]
     async fn an_entry_found_valid_is_looked_at_again_only_after_a_change() {
         let log = log();
-        let a = stamp(&log, "a");
-        log.standing(&a);
-        let seen = a.seen.load(Ordering::Relaxed);
-        assert_eq!(seen, log.version.load(Ordering::Relaxed));
+        let a = Stamp::new(log.position());
+        log.standing(&a, || tags("a"));
+        assert_eq!(log.standing::<[TagId; 0]>(&a, || panic!("its tags are not asked for")), Standing::Valid);
         log.invalidate(Invalidation::tag("other"), Source::Api).await;
-        assert_ne!(seen, log.version.load(Ordering::Relaxed));
-        assert_eq!(log.standing(&a), Standing::Valid);
+        let mut asked = false;
+        let again = log.standing(&a, || {
+            asked = true;
+            tags("a")
+        });
+        assert!(asked && again == Standing::Valid);
     }
 }

@@ -10,7 +10,6 @@ pub mod guard;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
@@ -436,7 +435,7 @@ async fn serve_http1(
     let outlet = Outlet::new(proxy.core.clock.clone());
     let stream = stream.with_outlet(outlet.clone());
     let from = Arc::new(Connection { peer, ambiguous, outlet: Some(outlet), lease });
-    let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, from.clone()));
+    let service = service_fn(|request: Request<Incoming>| proxy.handle(request, &from));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(listen.idle_timeout)
@@ -460,7 +459,7 @@ async fn serve_http2(
 ) {
     let listen = &proxy.core.config.listen;
     let from = Arc::new(Connection { peer, ambiguous: Arc::default(), outlet: None, lease });
-    let service = service_fn(|request: Request<Incoming>| answer(proxy.clone(), request, from.clone()));
+    let service = service_fn(|request: Request<Incoming>| proxy.handle(request, &from));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
@@ -474,18 +473,6 @@ async fn serve_http2(
         _ = phase.wait_for(|p| *p != Phase::Serving) => connection.as_mut().graceful_shutdown(),
     }
     told(proxy, connection.await);
-}
-
-async fn answer(
-    proxy: Arc<Proxy>,
-    request: Request<Incoming>,
-    from: Arc<Connection>,
-) -> Result<http::Response<crate::body::Body>, std::convert::Infallible> {
-    let answer = pin!(proxy.handle(request, &from));
-    Ok(match &from.outlet {
-        Some(outlet) => outlet.last(answer).await,
-        None => answer.await,
-    })
 }
 
 fn told(proxy: &Proxy, done: hyper::Result<()>) {

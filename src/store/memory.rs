@@ -14,8 +14,6 @@ use crate::metrics::{Eviction, Metrics};
 
 /// What an entry takes beyond its key, fields and body, in bytes: structs, indices, allocator slack.
 const OVERHEAD: u64 = 512;
-/// What a field takes beyond its name and value.
-const FIELD_OVERHEAD: u64 = 96;
 
 /// The memory tier.
 pub struct Memory {
@@ -72,6 +70,14 @@ impl Memory {
         true
     }
 
+    /// Stores an entry that was read from a record, without what of the record it does not need.
+    pub fn put_from_record(&self, entry: &Entry) {
+        if self.limit > 0 {
+            let packed = Arc::new(entry.with(entry.content.packed()));
+            self.put(packed.key.clone(), Stored::Entry(packed));
+        }
+    }
+
     /// Drops what stands under a key.
     pub fn remove(&self, key: &str) {
         self.cache.remove(key);
@@ -113,12 +119,7 @@ struct ByBytes;
 impl Weighter<Arc<str>, Stored> for ByBytes {
     fn weight(&self, key: &Arc<str>, stored: &Stored) -> u64 {
         let own = match stored {
-            Stored::Entry(e) => {
-                let fields: u64 =
-                    e.headers.iter().map(|(n, v)| n.as_str().len() as u64 + v.len() as u64 + FIELD_OVERHEAD).sum();
-                let tags = e.tags.len() + e.stamp.tags().len() * 8 + e.path.len();
-                e.body.len() as u64 + fields + tags as u64
-            }
+            Stored::Entry(e) => e.content.weight() as u64,
             Stored::Variants(v) => v.weight() as u64,
             Stored::Pass { .. } => 0,
         };

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::entry::{Entry, Stored};
-use crate::invalidation::log::InvalidationLog;
+use crate::invalidation::log::{InvalidationLog, Stamp};
 use crate::invalidation::position::Position;
 use crate::metrics::{MalformedWhat, Metrics};
 use crate::redis_tier::link::Link;
@@ -50,10 +50,11 @@ impl Shared {
         let here = self.log.position();
         let bytes = self.link.get(key).await.ok()??;
         match record::decode(bytes, key, route, now) {
-            Ok(Stored::Entry(entry)) => {
+            Ok(Stored::Entry(mut entry)) => {
                 let as_of = Position::of_foreign(entry.stamp.as_of.id, here);
-                let unchanged = as_of == entry.stamp.as_of;
-                Some(Stored::Entry(if unchanged { entry } else { Arc::new(record::with_as_of(&entry, as_of)) }))
+                // It was just read, and nobody else has it.
+                Arc::get_mut(&mut entry)?.stamp = Stamp::new(as_of);
+                Some(Stored::Entry(entry))
             }
             Ok(other) => Some(other),
             Err(cause) => {

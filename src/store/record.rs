@@ -25,6 +25,7 @@ use smallvec::SmallVec;
 
 use crate::admission::Sharing;
 use crate::clock::Timestamp;
+use crate::content::Content;
 use crate::entry::{Entry, Stored};
 use crate::freshness::Lifetime;
 use crate::invalidation::log::Stamp;
@@ -79,14 +80,15 @@ impl fmt::Display for Unusable {
 
 /// Writes an entry; with `compress` its body is compressed where that pays.
 pub fn encode(entry: &Entry, compress: bool) -> Bytes {
-    let compressed = if compress && may_shrink(entry) { compressed(&entry.body) } else { None };
-    let body = compressed.as_deref().unwrap_or(&entry.body);
-    let fields: usize = entry.headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 8).sum();
-    let room = PREAMBLE + 96 + entry.key.len() + entry.path.len() + entry.tags.len() + fields + body.len() + 4;
+    let compressed = if compress && may_shrink(entry) { compressed(&entry.content.body()) } else { None };
+    let (content, headers, whole) = (&entry.content, entry.content.headers(), entry.content.body());
+    let body = compressed.as_deref().unwrap_or(&whole);
+    let fields: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 8).sum();
+    let room = PREAMBLE + 96 + entry.key.len() + content.path().len() + content.tags().len() + fields + body.len() + 4;
     let mut out = begin(ENTRY, room);
     put(&mut out, entry.key.as_bytes());
-    out.put_u32_le(u32::try_from(entry.base).unwrap_or(u32::MAX));
-    put(&mut out, entry.path.as_bytes());
+    out.put_u32_le(entry.base);
+    put(&mut out, content.path().as_bytes());
     out.put_u16_le(entry.status.as_u16());
     out.put_u64_le(entry.stamp.as_of.id.ms);
     out.put_u64_le(entry.stamp.as_of.id.seq);
@@ -106,14 +108,14 @@ pub fn encode(entry: &Entry, compress: bool) -> Bytes {
     }
     out.put_u8(flags);
     out.put_u32_le(entry.cost);
-    put(&mut out, entry.tags.as_bytes());
-    out.put_u16_le(u16::try_from(entry.headers.len()).unwrap_or(u16::MAX));
-    for (name, value) in &entry.headers {
+    put(&mut out, content.tags().as_bytes());
+    out.put_u16_le(u16::try_from(headers.len()).unwrap_or(u16::MAX));
+    for (name, value) in &headers {
         put(&mut out, name.as_str().as_bytes());
         put(&mut out, value.as_bytes());
     }
     if compressed.is_some() {
-        out.put_u32_le(u32::try_from(entry.body.len()).unwrap_or(u32::MAX));
+        out.put_u32_le(u32::try_from(whole.len()).unwrap_or(u32::MAX));
     }
     out.put_slice(body);
     seal(out)
@@ -121,11 +123,12 @@ pub fn encode(entry: &Entry, compress: bool) -> Bytes {
 
 /// Whether a body is likely to shrink, by its size and type: text that is not coded already.
 fn may_shrink(entry: &Entry) -> bool {
-    let kind = entry.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let headers = entry.content.headers();
+    let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let texts = ["json", "xml", "javascript", "x-ndjson", "csv", "graphql"];
-    (WORTH_COMPRESSING..=u32::MAX as usize).contains(&entry.body.len())
-        && !entry.headers.contains_key(CONTENT_ENCODING)
+    (WORTH_COMPRESSING..=u32::MAX as usize).contains(&entry.content.body_len())
+        && !headers.contains_key(CONTENT_ENCODING)
         && (kind.starts_with("text/") || texts.iter().any(|t| kind.ends_with(t)))
 }
 
@@ -172,11 +175,9 @@ pub fn decode(record: Bytes, key: &str, route: usize, now: Timestamp) -> Result<
 }
 
 fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<Entry, Unusable> {
-    let base = r.u32()? as usize;
-    if base > key.len() || !key.is_char_boundary(base) {
-        return Err(Unusable::Malformed);
-    }
-    let path = r.text()?.to_string();
+    let base = r.u32()?;
+    let named = key.get(..base as usize).ok_or(Unusable::Malformed)?;
+    let path = r.text()?;
     let status = StatusCode::from_u16(r.u16()?).map_err(|_| Unusable::Malformed)?;
     let as_of = Position::at(LogId { ms: r.u64()?, seq: r.u64()? });
     let birth = Timestamp(r.u64()?);
@@ -184,7 +185,7 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<E
     let flags = r.u8()?;
     let must_revalidate = flags & MUST_REVALIDATE != 0;
     let cost = r.u32()?;
-    let tags = r.text()?.to_string();
+    let tags = r.text()?;
     let fields = r.u16()?;
     if fields > MAX_FIELDS {
         return Err(Unusable::Malformed);
@@ -196,21 +197,18 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<E
         headers.append(name, value);
     }
     let body = if flags & COMPRESSED == 0 { r.record.slice(r.at..) } else { decompressed(&mut r)? };
-    let ids = tag_ids(key, base, &path, &tags);
+    let ids = tag_ids(key, named, path, tags);
     Ok(Entry {
         key: key.into(),
         base,
-        path: path.into(),
-        route,
+        route: u32::try_from(route).unwrap_or(u32::MAX),
         status,
-        headers,
-        body,
+        content: Content::new(&headers, path, tags, &ids, body),
         birth,
         kept: now,
         lifetime: Lifetime { fresh, while_revalidate, if_error, if_unreachable, must_revalidate },
         sharing: Sharing { cookie: flags & SHARED_COOKIE != 0, authorization: flags & SHARED_AUTHORIZATION != 0 },
-        tags: tags.into(),
-        stamp: Stamp::new(as_of, &ids),
+        stamp: Stamp::new(as_of),
         cost,
         hits: AtomicU32::new(0),
     })
@@ -229,37 +227,16 @@ fn decompressed(r: &mut Reader<'_>) -> Result<Bytes, Unusable> {
 
 /// The ids that an entry's key, path and tag names stand for; the same as [`crate::entry::Tags`] gathered when
 /// it was filled, but for the primary key of a variant, which its base covers.
-fn tag_ids(key: &str, base: usize, path: &str, names: &str) -> SmallVec<[TagId; 12]> {
+fn tag_ids(key: &str, base: &str, path: &str, names: &str) -> SmallVec<[TagId; 12]> {
     let mut ids: SmallVec<[TagId; 12]> = SmallVec::new();
     ids.push(TagId::of(TagKind::Key, key.as_bytes()));
     if let Some((primary, _)) = key.split_once("##") {
         ids.push(TagId::of(TagKind::Key, primary.as_bytes()));
     }
-    ids.push(TagId::of(TagKind::Key, &key.as_bytes()[..base]));
+    ids.push(TagId::of(TagKind::Key, base.as_bytes()));
     ids.extend(path_ids(path));
     ids.extend(names.lines().map(|n| TagId::of(TagKind::Tag, n.as_bytes())));
     ids
-}
-
-/// The same entry with another as-of.
-pub fn with_as_of(entry: &Entry, as_of: Position) -> Entry {
-    Entry {
-        key: entry.key.clone(),
-        base: entry.base,
-        path: entry.path.clone(),
-        route: entry.route,
-        status: entry.status,
-        headers: entry.headers.clone(),
-        body: entry.body.clone(),
-        birth: entry.birth,
-        kept: entry.kept,
-        lifetime: entry.lifetime,
-        sharing: entry.sharing,
-        tags: entry.tags.clone(),
-        stamp: Stamp::new(as_of, entry.stamp.tags()),
-        cost: entry.cost,
-        hits: AtomicU32::new(0),
-    }
 }
 
 fn begin(kind: u8, room: usize) -> BytesMut {
@@ -328,20 +305,20 @@ mod tests {
         headers.append("content-type", "text/plain".parse().unwrap());
         headers.append("x-a", "1".parse().unwrap());
         headers.append("x-a", HeaderValue::from_bytes(b"\xe4").unwrap());
+        with(&headers, body)
+    }
+    fn with(headers: &HeaderMap, body: &[u8]) -> Entry {
         Entry {
             key: "user:1?a=b".into(),
             base: 6,
-            path: "/users/1".into(),
             route: 3,
             status: StatusCode::NOT_FOUND,
-            headers,
-            body: Bytes::copy_from_slice(body),
+            content: Content::new(headers, "/users/1", "users\nuser:1\n", &[], Bytes::copy_from_slice(body)),
             birth: Timestamp(1234),
             kept: Timestamp(1),
             lifetime: Lifetime { fresh: 1, while_revalidate: 2, if_error: 3, if_unreachable: 4, must_revalidate: true },
             sharing: Sharing { cookie: false, authorization: true },
-            tags: "users\nuser:1\n".into(),
-            stamp: Stamp::new(Position { id: LogId { ms: 9, seq: 2 }, local: 7 }, &[]),
+            stamp: Stamp::new(Position { id: LogId { ms: 9, seq: 2 }, local: 7 }),
             cost: 300,
             hits: AtomicU32::new(5),
         }
@@ -355,11 +332,12 @@ mod tests {
         let was = sample(b"hello");
         let Ok(Stored::Entry(got)) = read(&encode(&was, false)) else { panic!("must decode") };
         assert_eq!(got.stamp.as_of, Position::at(was.stamp.as_of.id), "the local sequence is this process's own");
-        assert_eq!((&got.key, got.base, &got.path, got.route), (&was.key, was.base, &was.path, was.route));
-        assert_eq!((got.status, &got.headers, &got.body), (was.status, &was.headers, &was.body));
+        assert_eq!((&got.key, got.base, got.route, got.status), (&was.key, was.base, was.route, was.status));
+        assert_eq!((got.content.path(), got.content.tags()), (was.content.path(), was.content.tags()));
+        assert_eq!((got.content.headers(), got.content.body()), (was.content.headers(), was.content.body()));
         assert_eq!((got.birth, got.lifetime, got.sharing), (was.birth, was.lifetime, was.sharing));
-        assert_eq!((&got.tags, got.cost), (&was.tags, was.cost));
-        let ids = got.stamp.tags();
+        assert_eq!(got.cost, was.cost);
+        let ids: Vec<TagId> = got.content.tag_ids().collect();
         for (kind, name) in [
             (TagKind::Tag, "users"),
             (TagKind::Key, "user:1"),
@@ -382,14 +360,15 @@ mod tests {
     #[test]
     fn a_body_is_compressed_by_size_and_type_and_read_back() {
         let of = |body: &[u8], kind: &str, coding: Option<&str>| {
-            let mut entry = sample(body);
-            entry.headers.insert(CONTENT_TYPE, kind.parse().unwrap());
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, kind.parse().unwrap());
             if let Some(coding) = coding {
-                entry.headers.insert(CONTENT_ENCODING, coding.parse().unwrap());
+                headers.insert(CONTENT_ENCODING, coding.parse().unwrap());
             }
+            let entry = with(&headers, body);
             let record = encode(&entry, true);
             let Stored::Entry(got) = read(&record).unwrap() else { panic!() };
-            assert_eq!(got.body, entry.body);
+            assert_eq!(got.content.body(), entry.content.body());
             record.len() < encode(&entry, false).len()
         };
         let text = b"{\"name\":\"somebody\",\"age\":42},".repeat(200);
@@ -404,8 +383,7 @@ mod tests {
 
     #[test]
     fn a_record_that_claims_to_grow_beyond_reason_is_refused_before_room_is_made_for_it() {
-        let mut entry = sample(&b"abcdefgh".repeat(1000));
-        entry.headers.insert(CONTENT_TYPE, "text/plain".parse().unwrap());
+        let entry = sample(&b"abcdefgh".repeat(1000));
         let good = encode(&entry, true);
         let at = good.windows(4).rposition(|w| w == 8000u32.to_le_bytes()).unwrap();
         for length in [u32::MAX, 7999, 8001, 0] {
@@ -446,7 +424,7 @@ mod tests {
         #[test]
         fn any_body_survives(body in prop::collection::vec(any::<u8>(), 0..300)) {
             let Ok(Stored::Entry(got)) = read(&encode(&sample(&body), false)) else { panic!("must decode") };
-            prop_assert_eq!(&got.body[..], &body[..]);
+            prop_assert_eq!(&got.content.body()[..], &body[..]);
         }
     }
 }

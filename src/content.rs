@@ -1,0 +1,206 @@
+//! What a stored response says — fields, body — with its path and tags, in as few allocations as can be.
+//!
+//! ```text
+//! block:  tag ids u64 each │ path │ tag names │ own values, each: length u32, bytes │ body, when it is small
+//! ```
+//!
+//! Small bodies are copied into the block when they are complete; large ones stay as they came. The fields' names
+//! and common values stand in the [`Shape`]. What is handed out are slices: nothing of it is copied for an answer.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue};
+
+use crate::invalidation::TagId;
+use crate::shape::Shape;
+
+/// Bodies up to this, in bytes, are copied into the block.
+const SMALL: usize = 16 * 1024;
+
+/// What a stored response says, its path and its tags.
+#[derive(Debug)]
+pub struct Content {
+    shape: Arc<Shape>,
+    block: Bytes,
+    /// Where the tag ids, the path, the tag names and the own values end in the block.
+    ends: [u32; 4],
+    /// The body, unless it is the end of the block.
+    apart: Option<Box<Bytes>>,
+}
+
+impl Content {
+    /// The content of a response with these fields; `names` are the names of its tags, each followed by a line feed,
+    /// and `ids` all that it is invalidated by. The body is not copied.
+    pub fn new(headers: &HeaderMap, path: &str, names: &str, ids: &[TagId], body: Bytes) -> Content {
+        let shape = Shape::of(headers);
+        let own: usize = shape.own(headers).map(|value| 4 + value.len()).sum();
+        let mut block = BytesMut::with_capacity(ids.len() * 8 + path.len() + names.len() + own);
+        let mut ends = [0; 4];
+        ids.iter().for_each(|id| block.put_u64_le(id.0));
+        ends[0] = at(&block);
+        block.put_slice(path.as_bytes());
+        ends[1] = at(&block);
+        block.put_slice(names.as_bytes());
+        ends[2] = at(&block);
+        for value in shape.own(headers) {
+            block.put_u32_le(u32::try_from(value.len()).unwrap_or(u32::MAX));
+            block.put_slice(value.as_bytes());
+        }
+        ends[3] = at(&block);
+        let apart = (!body.is_empty()).then(|| Box::new(body));
+        Content { shape, block: block.freeze(), ends, apart }
+    }
+
+    /// The same with this body, which is copied if it is small.
+    pub fn with_body(&self, body: Bytes) -> Content {
+        let head = self.part(0, self.ends[3]);
+        let (block, apart) = if body.len() <= SMALL {
+            let mut block = BytesMut::with_capacity(head.len() + body.len());
+            block.put_slice(head);
+            block.put_slice(&body);
+            (block.freeze(), None)
+        } else {
+            (self.block.slice(..head.len()), Some(Box::new(body)))
+        };
+        Content { shape: self.shape.clone(), block, ends: self.ends, apart }
+    }
+
+    /// The same with other fields.
+    pub fn with_headers(&self, headers: &HeaderMap) -> Content {
+        let ids: Vec<TagId> = self.tag_ids().collect();
+        Content::new(headers, self.path(), self.tags(), &ids, self.body())
+    }
+
+    /// The same as memory should keep it: without what a small body is a slice of.
+    pub fn packed(&self) -> Content {
+        self.with_body(self.body())
+    }
+
+    /// What it is invalidated by.
+    pub fn tag_ids(&self) -> impl Iterator<Item = TagId> + '_ {
+        self.part(0, self.ends[0]).chunks_exact(8).map(|mut id| TagId(id.get_u64_le()))
+    }
+
+    /// The path it was fetched from.
+    pub fn path(&self) -> &str {
+        text(self.part(self.ends[0], self.ends[1]))
+    }
+
+    /// The names of its tags, each followed by a line feed.
+    pub fn tags(&self) -> &str {
+        text(self.part(self.ends[1], self.ends[2]))
+    }
+
+    /// Its fields as they were stored: end-to-end, without Age and Cache-Status of ours.
+    pub fn headers(&self) -> HeaderMap {
+        self.shape.stored(self.own())
+    }
+
+    /// Its fields in an answer.
+    pub fn answer(&self, age: HeaderValue, status: HeaderValue) -> HeaderMap {
+        self.shape.answer(self.own(), age, status)
+    }
+
+    /// Whether an Age is stored, as it came.
+    pub fn has_age(&self) -> bool {
+        self.shape.has_age()
+    }
+
+    /// Its body.
+    pub fn body(&self) -> Bytes {
+        match &self.apart {
+            Some(body) => (**body).clone(),
+            None => self.block.slice(self.ends[3] as usize..),
+        }
+    }
+
+    /// How long its body is, in bytes.
+    pub fn body_len(&self) -> usize {
+        self.apart.as_ref().map_or(self.block.len() - self.ends[3] as usize, |body| body.len())
+    }
+
+    /// How many bytes it takes beside itself.
+    pub fn weight(&self) -> usize {
+        self.block.len() + self.apart.as_ref().map_or(0, |body| body.len() + APART)
+    }
+
+    fn part(&self, from: u32, to: u32) -> &[u8] {
+        &self.block[from as usize..to as usize]
+    }
+
+    fn own(&self) -> impl Iterator<Item = HeaderValue> + '_ {
+        let (mut at, end) = (self.ends[2] as usize, self.ends[3] as usize);
+        std::iter::from_fn(move || {
+            let length = (&self.block[..end]).get(at..)?.try_get_u32_le().ok()? as usize;
+            let from = at + 4;
+            at = from + length;
+            HeaderValue::from_maybe_shared(self.block.slice(from..at)).ok()
+        })
+    }
+}
+
+/// What a body that stands apart takes beyond its bytes: the box, the allocation's own and its count.
+const APART: usize = 96;
+
+fn at(block: &BytesMut) -> u32 {
+    u32::try_from(block.len()).unwrap_or(u32::MAX)
+}
+
+/// What was put in as text.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        map
+    }
+
+    #[test]
+    fn a_small_body_is_in_the_block_and_a_large_one_is_not_copied() {
+        let fields = headers(&[("etag", "\"1\""), ("content-type", "text/plain"), ("date", "")]);
+        let head = Content::new(&fields, "/a/b", "one\ntwo\n", &[TagId(7), TagId(u64::MAX)], Bytes::new());
+        let small = head.with_body(Bytes::from_static(b"body"));
+        let whole = Bytes::from(vec![b'x'; SMALL + 1]);
+        let large = head.with_body(whole.clone());
+        for (content, body) in [(&head, &b""[..]), (&small, b"body"), (&large, &whole)] {
+            assert_eq!((content.path(), content.tags()), ("/a/b", "one\ntwo\n"));
+            assert_eq!(content.tag_ids().collect::<Vec<_>>(), [TagId(7), TagId(u64::MAX)]);
+            assert_eq!(content.headers(), fields);
+            assert_eq!((&content.body()[..], content.body_len()), (body, body.len()));
+        }
+        assert_eq!(large.body().as_ptr(), whole.as_ptr());
+        assert!(small.apart.is_none() && small.body().as_ptr() == small.block[small.ends[3] as usize..].as_ptr());
+        let other = headers(&[("etag", "\"2\"")]);
+        let changed = small.with_headers(&other);
+        assert_eq!((changed.headers(), &changed.body()[..], changed.tags()), (other, &b"body"[..], "one\ntwo\n"));
+        assert!(changed.packed().apart.is_none() && changed.packed().body() == "body");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_goes_in_comes_out(
+            etag in "[ -~]{0,40}", path in "/[a-z/]{0,20}", names in "([a-z]{1,5}\n){0,3}",
+            ids in prop::collection::vec(any::<u64>(), 0..5), body in prop::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let fields = headers(&[("etag", etag.trim()), ("vary", "accept"), ("set-cookie", "a=b"), ("set-cookie", "c=d")]);
+            let ids: Vec<TagId> = ids.into_iter().map(TagId).collect();
+            let content = Content::new(&fields, &path, &names, &ids, Bytes::from(body.clone()));
+            for content in [&content, &content.packed()] {
+                prop_assert_eq!((content.path(), content.tags()), (&*path, &*names));
+                prop_assert_eq!(content.tag_ids().collect::<Vec<_>>(), ids.clone());
+                prop_assert_eq!(content.headers(), fields.clone());
+                prop_assert_eq!(&content.body()[..], &body[..]);
+            }
+        }
+    }
+}
