@@ -42,19 +42,29 @@ impl std::fmt::Display for Cut {
 
 impl std::error::Error for Cut {}
 
-/// A body to a client.
-pub struct Body {
-    kind: Kind,
-    /// Told how many bytes went, when the body is gone.
-    account: Option<Account>,
-}
+/// A body to a client. Hits have nothing but the first kind, so the rest does not make it larger.
+pub struct Body(Kind);
 
 enum Kind {
     Full(Option<Bytes>),
+    Coming(Box<Coming>),
+}
+
+/// A body that comes piece by piece.
+struct Coming {
+    source: Source,
+    /// Told how many bytes went, when the body is gone.
+    account: Option<Account>,
+    /// Kept until then.
+    #[allow(dead_code, reason = "held, never used")]
+    held: Option<Arc<()>>,
+}
+
+enum Source {
     Pieces(VecDeque<Bytes>),
     Spool(spool::Reader, Option<u64>),
     SpoolPart(SpoolPart),
-    Upstream(Box<Fetched>),
+    Upstream(Fetched),
 }
 
 /// Called with the number of bytes that went, once.
@@ -76,40 +86,54 @@ impl Drop for Account {
 impl Body {
     /// Nothing.
     pub fn empty() -> Body {
-        Body { kind: Kind::Full(None), account: None }
+        Body(Kind::Full(None))
     }
 
     /// All of it at once; no copy is made.
     pub fn full(bytes: Bytes) -> Body {
-        Body { kind: Kind::Full(Some(bytes).filter(|b| !b.is_empty())), account: None }
+        Body(Kind::Full(Some(bytes).filter(|b| !b.is_empty())))
     }
 
     /// One piece after the other; no copy is made.
     pub fn pieces(pieces: impl IntoIterator<Item = Bytes>) -> Body {
-        let pieces = pieces.into_iter().filter(|p| !p.is_empty()).collect();
-        Body { kind: Kind::Pieces(pieces), account: None }
+        Body::coming(Source::Pieces(pieces.into_iter().filter(|p| !p.is_empty()).collect()))
     }
 
     /// What a fill reads from upstream, as it comes; of so many bytes when that is known.
     pub fn spool(reader: spool::Reader, length: Option<u64>) -> Body {
-        Body { kind: Kind::Spool(reader, length), account: None }
+        Body::coming(Source::Spool(reader, length))
     }
 
     /// Of what a fill reads from upstream only this part, as it comes. The reader must be at the start.
     pub fn spool_part(reader: spool::Reader, part: Part) -> Body {
-        let part = SpoolPart { reader: Some(reader), skip: part.first, left: part.length() };
-        Body { kind: Kind::SpoolPart(part), account: None }
+        Body::coming(Source::SpoolPart(SpoolPart { reader: Some(reader), skip: part.first, left: part.length() }))
     }
 
     /// What upstream sends, as it comes.
     pub fn upstream(fetched: Fetched) -> Body {
-        Body { kind: Kind::Upstream(Box::new(fetched)), account: None }
+        Body::coming(Source::Upstream(fetched))
+    }
+
+    fn coming(source: Source) -> Body {
+        Body(Kind::Coming(Box::new(Coming { source, account: None, held: None })))
+    }
+
+    /// Keeps a clone of it for as long as the body is still to come.
+    pub fn holding(mut self, held: Arc<()>) -> Body {
+        if let Kind::Coming(coming) = &mut self.0 {
+            coming.held = Some(held);
+        }
+        self
     }
 
     /// Calls `settle` with the number of bytes that went, when the body is done or given up.
-    pub fn settled(mut self, settle: impl FnOnce(u64) + Send + 'static) -> Body {
-        self.account = Some(Account { bytes: 0, settle: Some(Box::new(settle)) });
-        self
+    pub fn settled(self, settle: impl FnOnce(u64) + Send + 'static) -> Body {
+        let mut coming = match self.0 {
+            Kind::Full(bytes) => return Body::pieces(bytes).settled(settle),
+            Kind::Coming(coming) => coming,
+        };
+        coming.account = Some(Account { bytes: 0, settle: Some(Box::new(settle)) });
+        Body(Kind::Coming(coming))
     }
 }
 
@@ -118,38 +142,59 @@ impl HttpBody for Body {
     type Error = Cut;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let this = &mut *self;
-        let frame = match &mut this.kind {
+        match &mut self.0 {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
-            Kind::Pieces(pieces) => Poll::Ready(pieces.pop_front().map(|b| Ok(Frame::data(b)))),
-            Kind::SpoolPart(part) => part.poll_next(cx).map(|c| c.map(|c| c.map(Frame::data))),
-            Kind::Spool(reader, _) => reader.poll_next(cx).map(|c| c.map(|c| c.map(Frame::data))),
-            Kind::Upstream(fetched) => Pin::new(&mut **fetched).poll_frame(cx),
-        };
-        if let (Poll::Ready(Some(Ok(frame))), Some(account)) = (&frame, &mut this.account) {
-            account.bytes += frame.data_ref().map_or(0, |d| d.len() as u64);
+            Kind::Coming(coming) => coming.poll_frame(cx),
         }
-        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.kind {
+        match &self.0 {
             Kind::Full(bytes) => bytes.is_none(),
-            Kind::Pieces(pieces) => pieces.is_empty(),
-            Kind::Spool(..) => false,
-            Kind::SpoolPart(part) => part.left == 0,
-            Kind::Upstream(fetched) => fetched.is_end_stream(),
+            Kind::Coming(coming) => coming.source.is_at_end(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.kind {
+        match &self.0 {
             Kind::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64)),
-            Kind::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|p| p.len() as u64).sum()),
-            Kind::SpoolPart(part) => SizeHint::with_exact(part.left),
-            Kind::Spool(_, Some(length)) => SizeHint::with_exact(*length),
-            Kind::Spool(_, None) => SizeHint::default(),
-            Kind::Upstream(fetched) => fetched.size_hint(),
+            Kind::Coming(coming) => coming.source.size_hint(),
+        }
+    }
+}
+
+impl Coming {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let frame = match &mut self.source {
+            Source::Pieces(pieces) => Poll::Ready(pieces.pop_front().map(|b| Ok(Frame::data(b)))),
+            Source::SpoolPart(part) => part.poll_next(cx).map(|c| c.map(|c| c.map(Frame::data))),
+            Source::Spool(reader, _) => reader.poll_next(cx).map(|c| c.map(|c| c.map(Frame::data))),
+            Source::Upstream(fetched) => Pin::new(fetched).poll_frame(cx),
+        };
+        if let (Poll::Ready(Some(Ok(frame))), Some(account)) = (&frame, &mut self.account) {
+            account.bytes += frame.data_ref().map_or(0, |d| d.len() as u64);
+        }
+        frame
+    }
+}
+
+impl Source {
+    fn is_at_end(&self) -> bool {
+        match self {
+            Source::Pieces(pieces) => pieces.is_empty(),
+            Source::Spool(..) => false,
+            Source::SpoolPart(part) => part.left == 0,
+            Source::Upstream(fetched) => fetched.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Source::Pieces(pieces) => SizeHint::with_exact(pieces.iter().map(|p| p.len() as u64).sum()),
+            Source::SpoolPart(part) => SizeHint::with_exact(part.left),
+            Source::Spool(_, Some(length)) => SizeHint::with_exact(*length),
+            Source::Spool(_, None) => SizeHint::default(),
+            Source::Upstream(fetched) => fetched.size_hint(),
         }
     }
 }

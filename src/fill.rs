@@ -20,12 +20,12 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::admission::{self, Personal};
-use crate::content::Content;
 use crate::body::{Fetched, RequestBody};
 use crate::clock::{Timestamp, millis};
 use crate::coalesce::{Lead, Origin, Progress, Streaming};
 use crate::conditional;
 use crate::config::RoutePolicy;
+use crate::content::Content;
 use crate::control::CacheControl;
 use crate::entry::{Entry, Stored, Tags, Verdict, judge, own_fields, stored_fields};
 use crate::freshness::{self, Fallback};
@@ -516,7 +516,8 @@ impl Proxy {
     fn tell_of_cookies(&self, entry: &Entry) {
         if !self.core.cookies_told.load(Ordering::Relaxed)
             && entry.content.headers().contains_key(SET_COOKIE)
-            && !self.core.cookies_told.swap(true, Ordering::Relaxed) {
+            && !self.core.cookies_told.swap(true, Ordering::Relaxed)
+        {
             tracing::warn!(
                 path = entry.content.path(),
                 route = self.policy(entry.route as usize).name,

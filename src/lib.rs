@@ -75,6 +75,7 @@ pub mod server;
 pub mod shape;
 pub mod spool;
 pub mod store;
+pub mod tally;
 pub mod template;
 pub mod tunnel;
 pub mod upstream;

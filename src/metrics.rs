@@ -2,6 +2,7 @@
 //! vocabulary ([`crate::words`]) only, never from a request, and every series is resolved when the
 //! configuration is loaded: counting on the request's way is one atomic addition.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
@@ -11,7 +12,7 @@ use prometheus::{
 
 use crate::invalidation::table::HorizonReason;
 use crate::invalidation::{Scope, Source};
-use crate::route::MethodClass;
+use crate::tally::{Exposition, Sum, Tally};
 use crate::words::{Bypass, NotStored, Outcome, Tier, words};
 
 words! {
@@ -107,8 +108,11 @@ words! {
     }
 }
 
+/// What the names of all metrics begin with.
+pub(crate) const PREFIX: &str = "asidecar_";
+
 /// Latency buckets in seconds: fine where hits are, wide where slow APIs are.
-const SECONDS: [f64; 18] = [
+pub(crate) const SECONDS: [f64; 18] = [
     0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     10.0, 30.0,
 ];
@@ -116,9 +120,8 @@ const SECONDS: [f64; 18] = [
 /// The series of one route.
 #[derive(Debug)]
 pub struct RouteMetrics {
-    requests: Vec<IntCounter>,
-    duration: Vec<Histogram>,
-    bytes: Vec<IntCounter>,
+    /// Its answers.
+    pub tally: Arc<Tally>,
     upstream: Vec<IntCounter>,
     /// The time from sending a request upstream to the head of its response.
     pub upstream_duration: Histogram,
@@ -130,15 +133,6 @@ pub struct RouteMetrics {
 }
 
 impl RouteMetrics {
-    /// Counts a request that was answered.
-    pub fn answered(&self, method: MethodClass, outcome: Outcome, took: Duration) {
-        self.requests[outcome as usize * MethodClass::ALL.len() + method as usize].inc();
-        self.duration[outcome as usize].observe(took.as_secs_f64());
-    }
-    /// Counts body bytes sent to clients.
-    pub fn sent(&self, outcome: Outcome, bytes: u64) {
-        self.bytes[outcome as usize].inc_by(bytes);
-    }
     /// Counts a request to upstream.
     pub fn upstream(&self, class: StatusClass) {
         self.upstream[class as usize].inc();
@@ -157,8 +151,7 @@ impl RouteMetrics {
     }
     /// Requests so far with that outcome, over all methods.
     pub fn requests_with(&self, outcome: Outcome) -> u64 {
-        let methods = MethodClass::ALL.len();
-        self.requests[outcome as usize * methods..][..methods].iter().map(IntCounter::get).sum()
+        self.tally.sum(outcome, None).count()
     }
     /// Requests to upstream so far.
     pub fn upstream_requests(&self) -> u64 {
@@ -167,36 +160,32 @@ impl RouteMetrics {
     /// The median of the durations of these outcomes in seconds, from the histograms' buckets; `None` without
     /// any.
     pub fn median_seconds(&self, outcomes: &[Outcome]) -> Option<f64> {
-        median(outcomes.iter().map(|o| &self.duration[*o as usize]))
+        median(outcomes.iter().map(|o| self.tally.sum(*o, None)))
     }
     /// The sum of the durations and the count of requests of an outcome.
     pub fn time_spent(&self, outcome: Outcome) -> (f64, u64) {
-        let h = &self.duration[outcome as usize];
-        (h.get_sample_sum(), h.get_sample_count())
+        let sum = self.tally.sum(outcome, None);
+        (sum.nanos as f64 / 1e9, sum.count())
     }
 }
 
-/// The median of several histograms together, by linear interpolation within the bucket.
-pub fn median<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Option<f64> {
-    let mut cumulated = [0u64; SECONDS.len() + 1];
-    for h in histograms {
-        for family in h.collect() {
-            for metric in family.get_metric() {
-                let h = metric.get_histogram();
-                for (slot, bucket) in cumulated.iter_mut().zip(h.get_bucket()) {
-                    *slot += bucket.cumulative_count();
-                }
-                cumulated[SECONDS.len()] += h.get_sample_count();
-            }
-        }
+/// The median of what was counted, in seconds, by linear interpolation within the bucket; `None` of nothing.
+fn median(sums: impl Iterator<Item = Sum>) -> Option<f64> {
+    let mut answers = [0u64; SECONDS.len() + 1];
+    for sum in sums {
+        answers.iter_mut().zip(sum.answers).for_each(|(all, count)| *all += count);
     }
-    let total = cumulated[SECONDS.len()];
-    let half = total as f64 / 2.0;
-    let at = cumulated.iter().position(|c| total > 0 && *c as f64 >= half)?;
-    let Some(upper) = SECONDS.get(at) else { return SECONDS.last().copied() };
-    let (lower, below) = if at == 0 { (0.0, 0) } else { (SECONDS[at - 1], cumulated[at - 1]) };
-    let inside = (cumulated[at] - below).max(1) as f64;
-    Some(lower + (upper - lower) * (half - below as f64) / inside)
+    let half = answers.iter().sum::<u64>() as f64 / 2.0;
+    let mut below = 0.0;
+    for (at, count) in answers.iter().enumerate().filter(|(_, count)| **count > 0) {
+        if below + *count as f64 >= half {
+            let Some(upper) = SECONDS.get(at) else { return SECONDS.last().copied() };
+            let lower = if at == 0 { 0.0 } else { SECONDS[at - 1] };
+            return Some(lower + (upper - lower) * (half - below) / *count as f64);
+        }
+        below += *count as f64;
+    }
+    None
 }
 
 /// All metrics of an instance.
@@ -246,17 +235,6 @@ impl Metrics {
         let build = d.counters("build_info", "The version that runs; always 1.", &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
 
-        let requests = d.counters(
-            "requests_total",
-            "Requests from clients, by how they were answered.",
-            &["route", "method", "outcome"],
-        )?;
-        let duration = d.histograms(
-            "request_duration_seconds",
-            "From a request's head to the head of its response.",
-            &["route", "outcome"],
-        )?;
-        let bytes = d.counters("response_bytes_total", "Body bytes sent to clients.", &["route", "outcome"])?;
         let upstream = d.counters("upstream_requests_total", "Requests sent upstream.", &["route", "status_class"])?;
         let upstream_duration = d.histograms(
             "upstream_duration_seconds",
@@ -273,16 +251,14 @@ impl Metrics {
             d.counters("not_stored_total", "Responses that were not stored, by why.", &["route", "reason"])?;
         let bypass = d.counters("bypass_total", "Requests that went past the cache, by why.", &["route", "reason"])?;
 
+        let tallies: Vec<_> = routes.iter().map(|route| ((*route).to_owned(), Tally::new())).collect();
+        registry.register(Box::new(Exposition::new(tallies.clone())?))?;
+
         let routes = routes
             .iter()
-            .map(|route| RouteMetrics {
-                requests: Outcome::ALL
-                    .iter()
-                    .flat_map(|o| MethodClass::ALL.iter().map(move |m| [*route, m.as_str(), o.as_str()]))
-                    .map(|labels| requests.with_label_values(&labels))
-                    .collect(),
-                duration: Outcome::ALL.iter().map(|o| duration.with_label_values(&[*route, o.as_str()])).collect(),
-                bytes: Outcome::ALL.iter().map(|o| bytes.with_label_values(&[*route, o.as_str()])).collect(),
+            .zip(tallies)
+            .map(|(route, (_, tally))| RouteMetrics {
+                tally,
                 upstream: StatusClass::ALL.iter().map(|c| upstream.with_label_values(&[*route, c.as_str()])).collect(),
                 upstream_duration: upstream_duration.with_label_values(&[route]),
                 stored: Tier::ALL.iter().map(|t| stored.with_label_values(&[*route, t.as_str()])).collect(),
@@ -419,12 +395,13 @@ impl Declare<'_> {
 }
 
 fn opts(name: &str, help: &str) -> Opts {
-    Opts::new(format!("asidecar_{name}"), help)
+    Opts::new(format!("{PREFIX}{name}"), help)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::route::MethodClass;
 
     #[test]
     fn every_series_is_there_before_anything_happened() {
@@ -447,7 +424,7 @@ mod tests {
         for (n, outcome) in Outcome::ALL.iter().enumerate() {
             for method in MethodClass::ALL {
                 for _ in 0..=n {
-                    m.routes[0].answered(method, *outcome, Duration::ZERO);
+                    m.routes[0].tally.answered(method, *outcome, Duration::ZERO);
                 }
             }
             assert_eq!(m.routes[0].requests_with(*outcome), (n as u64 + 1) * MethodClass::ALL.len() as u64);
@@ -464,7 +441,7 @@ mod tests {
         let m = Metrics::new(&["a"]).unwrap();
         assert_eq!(m.routes[0].median_seconds(&[Outcome::Miss]), None);
         for ms in [30, 30, 30, 200] {
-            m.routes[0].answered(MethodClass::ALL[0], Outcome::Miss, Duration::from_millis(ms));
+            m.routes[0].tally.answered(MethodClass::ALL[0], Outcome::Miss, Duration::from_millis(ms));
         }
         let got = m.routes[0].median_seconds(&[Outcome::Miss, Outcome::Stale]).unwrap();
         assert!((0.025..=0.05).contains(&got), "{got}");

@@ -7,6 +7,8 @@ use http::HeaderMap;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Noted {
     fields: u32,
+    /// How many times Host is there.
+    pub hosts: u32,
     /// What all fields take in a head, with their `: ` and line ends, in bytes.
     pub bytes: usize,
 }
@@ -54,8 +56,9 @@ impl Noted {
         for (name, value) in headers {
             let name = name.as_str();
             noted.bytes += name.len() + value.len() + 4;
-            if let Some(field) = Field::named(name) {
-                noted.fields |= 1 << field as u8;
+            match Field::named(name) {
+                Some(field) => noted.fields |= 1 << field as u8,
+                None => noted.hosts += u32::from(name == "host"),
             }
         }
         noted
@@ -74,12 +77,15 @@ mod tests {
     #[test]
     fn what_is_there_is_noted_and_all_is_measured() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("cookie", "a"), ("cookie", "b"), ("x-a", "long"), ("via", "")] {
+        for (name, value) in
+            [("host", "a"), ("cookie", "a"), ("cookie", "b"), ("host", "b"), ("x-a", "long"), ("via", "")]
+        {
             headers.append(name, value.parse().unwrap());
         }
         let noted = Noted::of(&headers);
         assert!(noted.has(Field::Cookie) && noted.has(Field::Via));
         assert!(!noted.has(Field::Range) && !noted.has(Field::Authorization));
+        assert_eq!(noted.hosts, 2);
         let head: usize = headers.iter().map(|(n, v)| format!("{n}: {}\r\n", v.to_str().unwrap()).len()).sum();
         assert_eq!(noted.bytes, head);
     }

@@ -40,7 +40,7 @@ use crate::noted::{Field, Noted};
 use crate::problem::Problem;
 use crate::respond::{self, Asked, Confirmed, Served, Why};
 use crate::route::{Match, MethodClass};
-use crate::screen::{screen, without_port};
+use crate::screen::screen;
 use crate::server::Connection;
 use crate::store::Shared;
 use crate::tunnel::{self, Ends};
@@ -200,12 +200,13 @@ impl Proxy {
             ControlFlow::Continue((host, next)) => {
                 let proxy = self.clone();
                 Handled::Coming(Box::pin(async move {
-                    let outlet = received.from.outlet.clone();
+                    let (outlet, in_use) = (received.from.outlet.clone(), received.from.in_use.clone());
                     let answer = pin!(proxy.go_on(received, body, host, next));
-                    match outlet {
+                    let response = match outlet {
                         Some(outlet) => outlet.last(answer).await,
                         None => answer.await,
-                    }
+                    };
+                    response.map(|body| body.holding(in_use))
                 }))
             }
         }
@@ -223,7 +224,7 @@ impl Proxy {
             Ok(host) => host,
             Err(problem) => return ControlFlow::Break(self.refuse(problem)),
         };
-        let Some(found) = self.core.routes.find(without_port(&host), &parts.method, received.target().path()) else {
+        let Some(found) = self.core.routes.find(&host, &parts.method, received.target().path()) else {
             return ControlFlow::Break(self.refuse(Problem::Internal));
         };
         let ask = Ask::new(received, &host, &found);
@@ -249,7 +250,7 @@ impl Proxy {
     /// The way of what memory does not answer.
     async fn go_on(self: Arc<Self>, received: Received, body: Incoming, host: String, next: Next) -> Response<Body> {
         let path = received.target().path();
-        let Some(found) = self.core.routes.find(without_port(&host), &received.parts.method, path) else {
+        let Some(found) = self.core.routes.find(&host, &received.parts.method, path) else {
             return self.refuse(Problem::Internal);
         };
         let ask = Ask::new(&received, &host, &found);
@@ -695,7 +696,7 @@ impl Proxy {
 
     /// What a GET of the same target would fetch, if the cache could answer it.
     fn order_of_read(&self, ask: &Ask<'_>) -> Option<Order> {
-        let read = self.core.routes.find(without_port(ask.host), &Method::GET, ask.target.path())?;
+        let read = self.core.routes.find(ask.host, &Method::GET, ask.target.path())?;
         let params = read.params.as_slice();
         let ask = Ask { method: &Method::GET, route: read.route, params, ..*ask };
         let control = CacheControl::of_request(ask.headers);
@@ -709,7 +710,7 @@ impl Proxy {
     fn written(&self, ask: &Ask<'_>) -> Written {
         let path = ask.target.path();
         // What a GET of this path is stored under may be another route's key.
-        let read = self.core.routes.find(without_port(ask.host), &Method::GET, path);
+        let read = self.core.routes.find(ask.host, &Method::GET, path);
         let mut keys = Vec::new();
         let of_read = read.as_ref().map(|r| (r.route, r.params.as_slice()));
         for (route, params) in [Some((ask.route, ask.params)), of_read].into_iter().flatten() {
@@ -773,7 +774,7 @@ impl Proxy {
             }
         };
         metrics.upstream(crate::metrics::StatusClass::of(response.status()));
-        let ends = Ends { client, upstream: permit, lease: ask.from.lease.clone() };
+        let ends = Ends { client, upstream: permit, lease: ask.from.lease.clone(), in_use: ask.from.in_use.clone() };
         let response = tunnel::open(response, ends, &self.core, self.upstream.settings(), why);
         Done { response, outcome: Outcome::Bypass }
     }
@@ -804,7 +805,8 @@ impl Proxy {
         let Done { response, outcome } = done;
         let took = began.elapsed();
         let core = &self.core;
-        core.metrics.routes[ask.route].answered(MethodClass::of(ask.method), outcome, took);
+        let (tally, method) = (&core.metrics.routes[ask.route].tally, MethodClass::of(ask.method));
+        tally.answered(method, outcome, took);
         if core.config.log.access {
             tracing::info!(
                 target: "access",
@@ -818,11 +820,11 @@ impl Proxy {
             );
         }
         if let Some(bytes) = response.body().size_hint().exact() {
-            core.metrics.routes[ask.route].sent(outcome, bytes);
+            tally.sent(method, outcome, bytes);
             return response;
         }
-        let (metrics, route) = (core.metrics.clone(), ask.route);
-        response.map(|b| b.settled(move |bytes| metrics.routes[route].sent(outcome, bytes)))
+        let tally = tally.clone();
+        response.map(|b| b.settled(move |bytes| tally.sent(method, outcome, bytes)))
     }
 }
 

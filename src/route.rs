@@ -296,7 +296,7 @@ impl Routes {
         if conflicts.is_empty() { Ok(routes) } else { Err(conflicts) }
     }
 
-    /// The route for a request; `host` without its port, in any case, `path` without its query.
+    /// The route for a request; `host` with or without a port, in any case, `path` without its query.
     ///
     /// `None` only where no route matches everything. Nothing is allocated here; matchit itself allocates for a
     /// pattern of more than three parameters and where a literal and a parameter compete for one place in the path.
@@ -304,7 +304,7 @@ impl Routes {
         let class = MethodClass::of(method);
         if (!self.exact.is_empty() || !self.suffixes.is_empty()) && host.len() <= MAX_HOST {
             let mut buffer = [0; MAX_HOST];
-            let host = lower(host, &mut buffer);
+            let host = without_port(lower(host, &mut buffer));
             let exact = self.exact.get(host).into_iter();
             let suffixes = self.suffixes.iter().filter(|(suffix, _)| is_below(host, suffix)).map(|(_, table)| table);
             if let Some(found) = exact.chain(suffixes).find_map(|table| table.find(class, path)) {
@@ -427,6 +427,14 @@ fn lower<'a>(host: &'a str, buffer: &'a mut [u8; MAX_HOST]) -> &'a str {
     std::str::from_utf8(copy).unwrap_or(host)
 }
 
+/// A host without its port.
+fn without_port(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(at) if !host[at..].contains(']') => &host[..at],
+        _ => host,
+    }
+}
+
 /// Whether `host` is a name below `suffix`, which begins with its dot.
 fn is_below(host: &str, suffix: &str) -> bool {
     host.len() > suffix.len() && host.ends_with(suffix)
@@ -435,6 +443,13 @@ fn is_below(host: &str, suffix: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_port_is_cut_off_and_an_address_in_brackets_is_not() {
+        for (host, want) in [("a:80", "a"), ("a", "a"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")] {
+            assert_eq!(without_port(host), want);
+        }
+    }
     use crate::config::Source;
     use crate::template::Pattern;
 

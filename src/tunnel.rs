@@ -32,6 +32,8 @@ pub struct Ends {
     pub upstream: OwnedSemaphorePermit,
     /// The place among the clients' connections.
     pub lease: Arc<Lease>,
+    /// What keeps the client's connection from being idle.
+    pub in_use: Arc<()>,
 }
 
 /// The response to a request for an upgrade. When upstream switched protocols, the tunnel is opened behind it.
@@ -52,7 +54,7 @@ pub fn open(
             core.metrics.tunnels.inc();
             tokio::spawn(async move {
                 carry(client, upstream).await;
-                drop((ends.upstream, ends.lease));
+                drop((ends.upstream, ends.lease, ends.in_use));
             });
             let mut response = response.map(|_| Body::empty());
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));

@@ -147,7 +147,9 @@ pub(crate) fn entries(core: &Arc<Core>, query: Option<&str>) -> Value {
     let value = |name: &str| pairs.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
     let contains = value("contains").unwrap_or_default();
     let limit = value("limit").and_then(|l| l.parse().ok()).unwrap_or(50).min(MOST_ENTRIES);
-    let wanted = |e: &Entry| e.key.contains(contains) || e.content.tags().contains(contains) || e.content.path().contains(contains);
+    let wanted = |e: &Entry| {
+        e.key.contains(contains) || e.content.tags().contains(contains) || e.content.path().contains(contains)
+    };
     let (found, total) = core.memory.list(SCAN, limit, wanted);
     let listed: Vec<Value> = found.iter().map(|e| entry(core, e)).collect();
     json!({"entries": listed, "total": total, "truncated": found.len() == limit && total > limit})

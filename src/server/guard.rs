@@ -5,7 +5,9 @@
 //! 6.3 allows; then nobody behind it can see that both were there, which is how requests are smuggled. Here
 //! both, repeated ones, transfer codings other than `chunked`, and bare line feeds make a connection
 //! *ambiguous*: its requests are answered with 400 and it is closed. The guard also bounds the time in which
-//! a request's head that has begun must be complete.
+//! a request's head that has begun must be complete, and that for which a connection may be idle. The library could
+//! do the latter, with a timer that is made and removed at every request; here it is one that looks now and then
+//! whether anything has happened.
 //!
 //! When it is in doubt about what it reads (which the parser will refuse) it stops following; it never
 //! changes a byte of that. The other way it writes what the library can't send: interim responses.
@@ -38,6 +40,50 @@ pub struct Guarded {
     outlet: Option<Arc<Outlet>>,
     /// Whether an interim response is written in part.
     begun: bool,
+    idle: Option<Idle>,
+}
+
+/// Finds out that a connection is idle.
+struct Idle {
+    every: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Counts what was read and written.
+    moves: u32,
+    /// The count when the timer was set.
+    seen: u32,
+    /// So many times in a row nothing had happened.
+    silent: u32,
+    /// Clones of it are held by what goes on for the connection.
+    in_use: Arc<()>,
+}
+
+/// A connection is looked at so often within the time for which it may be idle; so it may be idle for a part longer.
+const LOOKS: u32 = 4;
+
+impl Idle {
+    /// Whether the connection has been idle for long enough. Else it will wake the task that asks.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        loop {
+            match &self.timer {
+                // A task has one waker all its life: what is registered stays so.
+                Some(timer) if !timer.is_elapsed() => return false,
+                Some(_) => {
+                    // One is this, the other the connection's.
+                    let idle = self.moves == self.seen && Arc::strong_count(&self.in_use) <= 2;
+                    self.silent = if idle { self.silent + 1 } else { 0 };
+                    if self.silent >= LOOKS {
+                        return true;
+                    }
+                }
+                None => {}
+            }
+            self.seen = self.moves;
+            let timer = self.timer.insert(Box::pin(tokio::time::sleep(self.every)));
+            if timer.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+        }
+    }
 }
 
 impl Guarded {
@@ -56,6 +102,7 @@ impl Guarded {
             write_deadline: None,
             outlet: None,
             begun: false,
+            idle: None,
         };
         (guarded, ambiguous)
     }
@@ -73,6 +120,19 @@ impl Guarded {
     pub fn with_outlet(mut self, outlet: Arc<Outlet>) -> Guarded {
         self.outlet = Some(outlet);
         self
+    }
+
+    /// The same connection, which ends when it is idle for so long: nothing moves on it, and of `in_use` there are no
+    /// clones but the caller's.
+    pub fn with_idle(mut self, limit: Duration, in_use: Arc<()>) -> Guarded {
+        self.idle = Some(Idle { every: limit / LOOKS, timer: None, moves: 0, seen: 0, silent: 0, in_use });
+        self
+    }
+
+    fn moved(&mut self) {
+        if let Some(idle) = &mut self.idle {
+            idle.moves = idle.moves.wrapping_add(1);
+        }
     }
 
     /// Writes what waits in the outlet. It is begun only at a flush, which is between two messages (see
@@ -94,6 +154,7 @@ impl Guarded {
     fn in_time<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.write_deadline = None;
+            self.moved();
             return written;
         }
         let limit = self.write_timeout;
@@ -108,6 +169,7 @@ impl AsyncRead for Guarded {
         let before = buf.filled().len();
         match Pin::new(&mut this.inner).poll_read(cx, buf) {
             Poll::Ready(Ok(())) => {
+                this.moved();
                 if this.follow.read(&buf.filled()[before..]) == Framing::Ambiguous {
                     this.ambiguous.store(true, Ordering::Relaxed);
                 }
@@ -121,6 +183,8 @@ impl AsyncRead for Guarded {
                 let deadline = this.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
                 deadline.as_mut().poll(cx).map(|()| Err(io::Error::from(io::ErrorKind::TimedOut)))
             }
+            // As if the client had closed it, which is what the library expects between two requests.
+            Poll::Pending if this.idle.as_mut().is_some_and(|idle| idle.is_over(cx)) => Poll::Ready(Ok(())),
             other => other,
         }
     }

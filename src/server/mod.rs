@@ -8,10 +8,13 @@
 
 pub mod guard;
 
+use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -365,6 +368,9 @@ pub struct Connection {
     pub outlet: Option<Arc<Outlet>>,
     /// Held as long as anything goes on for it.
     pub lease: Arc<Lease>,
+    /// Cloned by whatever goes on for a request beyond its being answered at once: as long as it does, the connection
+    /// is not idle.
+    pub in_use: Arc<()>,
 }
 
 impl Connection {
@@ -428,26 +434,51 @@ async fn serve_http1(
     stream: TcpStream,
     peer: Peer,
     lease: Arc<Lease>,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
     let listen = &proxy.core.config.listen;
     let (stream, ambiguous) = Guarded::new(stream, listen.header_timeout, proxy.upstream.settings().idle_timeout);
     let outlet = Outlet::new(proxy.core.clock.clone());
-    let stream = stream.with_outlet(outlet.clone());
-    let from = Arc::new(Connection { peer, ambiguous, outlet: Some(outlet), lease });
+    let in_use = Arc::new(());
+    let stream = stream.with_outlet(outlet.clone()).with_idle(listen.idle_timeout, in_use.clone());
+    let from = Arc::new(Connection { peer, ambiguous, outlet: Some(outlet), lease, in_use });
     let service = service_fn(|request: Request<Incoming>| proxy.handle(request, &from));
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(listen.idle_timeout)
+        .header_read_timeout(None)
         .max_buf_size(usize::try_from(listen.max_header).unwrap_or(usize::MAX).max(8192))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);
-    tokio::select! {
-        done = connection.as_mut() => return told(proxy, done),
-        _ = phase.wait_for(|p| *p != Phase::Serving) => connection.as_mut().graceful_shutdown(),
+    match until_draining(connection.as_mut(), phase).await {
+        Some(done) => told(proxy, done),
+        None => {
+            connection.as_mut().graceful_shutdown();
+            told(proxy, connection.await);
+        }
     }
-    told(proxy, connection.await);
+}
+
+/// What comes of a connection; `None` when the process begins to drain before it ends. A select would look at both at
+/// each turn of the connection's task, which is at each request: the phase is looked at only when it has changed.
+async fn until_draining<F: Future>(
+    mut connection: Pin<&mut F>,
+    mut phase: watch::Receiver<Phase>,
+) -> Option<F::Output> {
+    let changes = phase.clone();
+    let mut draining = pin!(phase.wait_for(|p| *p != Phase::Serving));
+    // A task has one waker all its life, so that what is registered once stays so until it is woken.
+    let mut registered = false;
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = connection.as_mut().poll(cx) {
+            return Poll::Ready(Some(done));
+        }
+        if registered && !changes.has_changed().unwrap_or(true) {
+            return Poll::Pending;
+        }
+        registered = true;
+        draining.as_mut().poll(cx).map(|_| None)
+    })
+    .await
 }
 
 async fn serve_http2(
@@ -455,10 +486,10 @@ async fn serve_http2(
     stream: TcpStream,
     peer: Peer,
     lease: Arc<Lease>,
-    mut phase: watch::Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) {
     let listen = &proxy.core.config.listen;
-    let from = Arc::new(Connection { peer, ambiguous: Arc::default(), outlet: None, lease });
+    let from = Arc::new(Connection { peer, ambiguous: Arc::default(), outlet: None, lease, in_use: Arc::default() });
     let service = service_fn(|request: Request<Incoming>| proxy.handle(request, &from));
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -468,11 +499,13 @@ async fn serve_http2(
         .keep_alive_timeout(listen.header_timeout)
         .serve_connection(TokioIo::new(Guarded::writes(stream, proxy.upstream.settings().idle_timeout)), service);
     tokio::pin!(connection);
-    tokio::select! {
-        done = connection.as_mut() => return told(proxy, done),
-        _ = phase.wait_for(|p| *p != Phase::Serving) => connection.as_mut().graceful_shutdown(),
+    match until_draining(connection.as_mut(), phase).await {
+        Some(done) => told(proxy, done),
+        None => {
+            connection.as_mut().graceful_shutdown();
+            told(proxy, connection.await);
+        }
     }
-    told(proxy, connection.await);
 }
 
 fn told(proxy: &Proxy, done: hyper::Result<()>) {
