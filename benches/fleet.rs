@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 use asidecar::admission::Sharing;
 use asidecar::clock::Clock;
 use asidecar::config::{Config, Format};
-use asidecar::content::Content;
-use asidecar::entry::{Entry, Stored, Tags};
+use asidecar::content::{Content, Names};
+use asidecar::entry::{Entry, Tags};
 use asidecar::freshness::Lifetime;
 use asidecar::invalidation::log::Stamp;
 use asidecar::invalidation::{TagId, TagKind};
@@ -484,27 +484,21 @@ async fn purge(figures: &mut Figures) {
         let (key, path) = (format!("m:{n}"), format!("/m/{n}"));
         let mut tags = Tags::of_request(policy, &key, key.len(), &path, &[]);
         tags.ids.push(TagId::of(TagKind::Tag, if n == 0 { b"alone" } else { b"shared" }));
+        let names = Names { key: &key, path: &path, tags: &tags.names, ids: &tags.ids };
         let entry = Entry {
             base: u32::try_from(key.len()).unwrap_or(u32::MAX),
-            key: key.into(),
             route: 0,
             status: http::StatusCode::OK,
-            content: Content::new(
-                &http::HeaderMap::new(),
-                &path,
-                &tags.names,
-                &tags.ids,
-                bytes::Bytes::from_static(b"small"),
-            ),
+            content: Content::new(names, &http::HeaderMap::new(), bytes::Bytes::from_static(b"small")),
             birth: now,
             kept: now,
-            lifetime: Lifetime { fresh: 3_600_000, ..Lifetime::default() },
+            spans: Lifetime { fresh: 3_600_000, ..Lifetime::default() }.into(),
             sharing: Sharing::default(),
             stamp: Stamp::new(server.core.log.position()),
             cost: 1,
             hits: AtomicU32::new(0),
         };
-        server.core.memory.put(entry.key.clone(), Stored::Entry(Arc::new(entry)));
+        server.core.memory.put_entry(Arc::new(entry));
     }
     let (_, held) = server.core.memory.list(0, 0, |_| false);
     let (mut admin, mut proxy) = (Client::new(server.admin), Client::new(server.proxy));

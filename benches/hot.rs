@@ -8,12 +8,14 @@ use std::time::Duration;
 use asidecar::admission::{Personal, Sharing};
 use asidecar::clock::{Clock, Timestamp};
 use asidecar::config::RoutePolicy;
+use asidecar::content::{Content, Names};
 use asidecar::control::CacheControl;
 use asidecar::entry::{Entry, Stored, Tags, judge};
 use asidecar::freshness::Lifetime;
 use asidecar::invalidation::log::{InvalidationLog, Stamp};
 use asidecar::key::{self, Keyed};
 use asidecar::metrics::Metrics;
+use asidecar::noted::Noted;
 use asidecar::respond::{self, Asked, Served};
 use asidecar::store::memory::Memory;
 use asidecar::store::record;
@@ -44,26 +46,23 @@ fn entry(log: &InvalidationLog, n: usize, size: usize) -> Entry {
             headers.insert(name, value);
         }
     }
-    let path = format!("/users/{n}");
-    let key = format!("user:{n}");
+    let (key, path) = (format!("user:{n}"), format!("/users/{n}"));
     let tags = Tags::of_request(&RoutePolicy::default_route(), &key, key.len(), &path, &[]);
-    Entry {
-        base: key.len(),
-        key: key.into(),
-        path: path.into(),
+    let names = Names { key: &key, path: &path, tags: &tags.names, ids: &tags.ids };
+    let head = Entry {
+        base: u32::try_from(key.len()).unwrap_or(u32::MAX),
         route: 0,
         status: StatusCode::OK,
-        headers,
-        body: Bytes::from(vec![b'x'; size]),
+        content: Content::new(names, &headers, Bytes::new()),
         birth: NOW,
         kept: NOW,
-        lifetime: Lifetime { fresh: 3_600_000, ..Lifetime::default() },
+        spans: Lifetime { fresh: 3_600_000, ..Lifetime::default() }.into(),
         sharing: Sharing::default(),
-        tags: tags.names.into(),
-        stamp: Stamp::new(log.position(), &tags.ids),
+        stamp: Stamp::new(log.position()),
         cost: 300,
         hits: AtomicU32::new(0),
-    }
+    };
+    head.with_body(Bytes::from(vec![b'x'; size]))
 }
 
 fn parts() -> Option<(Arc<Metrics>, InvalidationLog)> {
@@ -78,14 +77,13 @@ fn memory_hit(bencher: Bencher<'_, '_>, size: usize) {
     let Some((metrics, log)) = parts() else { return };
     let memory = Memory::new(512 << 20, 1 << 20, metrics);
     for n in 0..1000 {
-        let entry = Arc::new(entry(&log, n, size));
-        memory.put(entry.key.clone(), Stored::Entry(entry));
+        memory.put_entry(Arc::new(entry(&log, n, size)));
     }
     let (policy, none, request) = (RoutePolicy::default_route(), HeaderMap::new(), CacheControl::default());
-    let asked = Asked { method: &Method::GET, headers: &none, collapsed: false };
+    let asked = Asked { method: &Method::GET, headers: &none, noted: Noted::default(), collapsed: false };
     bencher.bench_local(|| {
         let Some(Stored::Entry(entry)) = memory.get(black_box("user:500")) else { return None };
-        let standing = log.standing(&entry.stamp);
+        let standing = entry.standing(&log);
         let verdict = judge(&entry, &policy, Personal::default(), &request, standing, true, NOW);
         black_box(verdict);
         Some(respond::from_entry(asked, &entry, Served::Hit(3_600_000, HitFrom::Memory), NOW))
@@ -118,14 +116,14 @@ fn build_key(bencher: Bencher<'_, '_>, kind: &str) {
 fn log_check(bencher: Bencher<'_, '_>) {
     let Some((_, log)) = parts() else { return };
     let entry = entry(&log, 1, 1);
-    bencher.bench_local(|| log.standing(black_box(&entry.stamp)));
+    bencher.bench_local(|| black_box(&entry).standing(&log));
 }
 
 #[divan::bench]
 fn log_check_in_full(bencher: Bencher<'_, '_>) {
     let Some((_, log)) = parts() else { return };
     let entry = entry(&log, 1, 1);
-    bencher.bench_local(|| log.standing_of(black_box(entry.stamp.as_of), entry.stamp.tags()));
+    bencher.bench_local(|| log.standing_of(black_box(entry.stamp.as_of), entry.content.tag_ids()));
 }
 
 #[divan::bench(args = SIZES)]

@@ -1,7 +1,7 @@
-//! What a stored response says — fields, body — with its path and tags, in as few allocations as can be.
+//! What a stored response says — fields, body — with its key, path and tags, in as few allocations as can be.
 //!
 //! ```text
-//! block:  tag ids u64 each │ path │ tag names │ own values, each: length u32, bytes │ body, when it is small
+//! block:  tag ids u64 each │ key │ path │ tag names │ own values, each: length u32, bytes │ body, when it is small
 //! ```
 //!
 //! Small bodies are copied into the block when they are complete; large ones stay as they came. The fields' names
@@ -18,43 +18,56 @@ use crate::shape::Shape;
 /// Bodies up to this, in bytes, are copied into the block.
 const SMALL: usize = 16 * 1024;
 
-/// What a stored response says, its path and its tags.
+/// What a stored response says, its key, its path and its tags.
 #[derive(Debug)]
 pub struct Content {
     shape: Arc<Shape>,
     block: Bytes,
-    /// Where the tag ids, the path, the tag names and the own values end in the block.
-    ends: [u32; 4],
+    /// Where the tag ids, the key, the path, the tag names and the own values end in the block.
+    ends: [u32; 5],
     /// The body, unless it is the end of the block.
     apart: Option<Box<Bytes>>,
 }
 
+/// By what a stored response is found and invalidated.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Names<'n> {
+    /// The whole key, with the variant's part.
+    pub key: &'n str,
+    /// The path it was fetched from.
+    pub path: &'n str,
+    /// The names of its tags, each followed by a line feed; they hold no control characters.
+    pub tags: &'n str,
+    /// The ids of all that it is invalidated by.
+    pub ids: &'n [TagId],
+}
+
 impl Content {
-    /// The content of a response with these fields; `names` are the names of its tags, each followed by a line feed,
-    /// and `ids` all that it is invalidated by. The body is not copied.
-    pub fn new(headers: &HeaderMap, path: &str, names: &str, ids: &[TagId], body: Bytes) -> Content {
+    /// The content of a response with these fields. The body is not copied.
+    pub fn new(names: Names<'_>, headers: &HeaderMap, body: Bytes) -> Content {
+        let Names { key, path, tags, ids } = names;
         let shape = Shape::of(headers);
         let own: usize = shape.own(headers).map(|value| 4 + value.len()).sum();
-        let mut block = BytesMut::with_capacity(ids.len() * 8 + path.len() + names.len() + own);
-        let mut ends = [0; 4];
+        let mut block = BytesMut::with_capacity(ids.len() * 8 + key.len() + path.len() + tags.len() + own);
+        let mut ends = [0; 5];
         ids.iter().for_each(|id| block.put_u64_le(id.0));
         ends[0] = at(&block);
-        block.put_slice(path.as_bytes());
-        ends[1] = at(&block);
-        block.put_slice(names.as_bytes());
-        ends[2] = at(&block);
+        for (text, end) in [key, path, tags].iter().zip(&mut ends[1..]) {
+            block.put_slice(text.as_bytes());
+            *end = at(&block);
+        }
         for value in shape.own(headers) {
             block.put_u32_le(u32::try_from(value.len()).unwrap_or(u32::MAX));
             block.put_slice(value.as_bytes());
         }
-        ends[3] = at(&block);
+        ends[4] = at(&block);
         let apart = (!body.is_empty()).then(|| Box::new(body));
         Content { shape, block: block.freeze(), ends, apart }
     }
 
     /// The same with this body, which is copied if it is small.
     pub fn with_body(&self, body: Bytes) -> Content {
-        let head = self.part(0, self.ends[3]);
+        let head = self.part(0, self.ends[4]);
         let (block, apart) = if body.len() <= SMALL {
             let mut block = BytesMut::with_capacity(head.len() + body.len());
             block.put_slice(head);
@@ -69,7 +82,8 @@ impl Content {
     /// The same with other fields.
     pub fn with_headers(&self, headers: &HeaderMap) -> Content {
         let ids: Vec<TagId> = self.tag_ids().collect();
-        Content::new(headers, self.path(), self.tags(), &ids, self.body())
+        let names = Names { key: self.key(), path: self.path(), tags: self.tags(), ids: &ids };
+        Content::new(names, headers, self.body())
     }
 
     /// The same as memory should keep it: without what a small body is a slice of.
@@ -82,14 +96,24 @@ impl Content {
         self.part(0, self.ends[0]).chunks_exact(8).map(|mut id| TagId(id.get_u64_le()))
     }
 
+    /// Whether this is its key.
+    pub fn is_of(&self, key: &str) -> bool {
+        self.part(self.ends[0], self.ends[1]) == key.as_bytes()
+    }
+
+    /// The whole key, with the variant's part.
+    pub fn key(&self) -> &str {
+        text(self.part(self.ends[0], self.ends[1]))
+    }
+
     /// The path it was fetched from.
     pub fn path(&self) -> &str {
-        text(self.part(self.ends[0], self.ends[1]))
+        text(self.part(self.ends[1], self.ends[2]))
     }
 
     /// The names of its tags, each followed by a line feed.
     pub fn tags(&self) -> &str {
-        text(self.part(self.ends[1], self.ends[2]))
+        text(self.part(self.ends[2], self.ends[3]))
     }
 
     /// Its fields as they were stored: end-to-end, without Age and Cache-Status of ours.
@@ -111,13 +135,13 @@ impl Content {
     pub fn body(&self) -> Bytes {
         match &self.apart {
             Some(body) => (**body).clone(),
-            None => self.block.slice(self.ends[3] as usize..),
+            None => self.block.slice(self.ends[4] as usize..),
         }
     }
 
     /// How long its body is, in bytes.
     pub fn body_len(&self) -> usize {
-        self.apart.as_ref().map_or(self.block.len() - self.ends[3] as usize, |body| body.len())
+        self.apart.as_ref().map_or(self.block.len() - self.ends[4] as usize, |body| body.len())
     }
 
     /// How many bytes it takes beside itself.
@@ -130,11 +154,11 @@ impl Content {
     }
 
     fn own(&self) -> impl Iterator<Item = HeaderValue> + '_ {
-        let (mut at, end) = (self.ends[2] as usize, self.ends[3] as usize);
+        let (mut at, end) = (self.ends[3] as usize, self.ends[4] as usize);
         std::iter::from_fn(move || {
-            let length = (&self.block[..end]).get(at..)?.try_get_u32_le().ok()? as usize;
+            let (length, _) = self.block[..end].get(at..)?.split_first_chunk()?;
             let from = at + 4;
-            at = from + length;
+            at = from + u32::from_le_bytes(*length) as usize;
             HeaderValue::from_maybe_shared(self.block.slice(from..at)).ok()
         })
     }
@@ -168,18 +192,20 @@ mod tests {
     #[test]
     fn a_small_body_is_in_the_block_and_a_large_one_is_not_copied() {
         let fields = headers(&[("etag", "\"1\""), ("content-type", "text/plain"), ("date", "")]);
-        let head = Content::new(&fields, "/a/b", "one\ntwo\n", &[TagId(7), TagId(u64::MAX)], Bytes::new());
+        let names = Names { key: "k", path: "/a/b", tags: "one\ntwo\n", ids: &[TagId(7), TagId(u64::MAX)] };
+        let head = Content::new(names, &fields, Bytes::new());
         let small = head.with_body(Bytes::from_static(b"body"));
         let whole = Bytes::from(vec![b'x'; SMALL + 1]);
         let large = head.with_body(whole.clone());
         for (content, body) in [(&head, &b""[..]), (&small, b"body"), (&large, &whole)] {
-            assert_eq!((content.path(), content.tags()), ("/a/b", "one\ntwo\n"));
+            assert_eq!((content.key(), content.path(), content.tags()), ("k", "/a/b", "one\ntwo\n"));
+            assert!(content.is_of("k") && !content.is_of("K"));
             assert_eq!(content.tag_ids().collect::<Vec<_>>(), [TagId(7), TagId(u64::MAX)]);
             assert_eq!(content.headers(), fields);
             assert_eq!((&content.body()[..], content.body_len()), (body, body.len()));
         }
         assert_eq!(large.body().as_ptr(), whole.as_ptr());
-        assert!(small.apart.is_none() && small.body().as_ptr() == small.block[small.ends[3] as usize..].as_ptr());
+        assert!(small.apart.is_none() && small.body().as_ptr() == small.block[small.ends[4] as usize..].as_ptr());
         let other = headers(&[("etag", "\"2\"")]);
         let changed = small.with_headers(&other);
         assert_eq!((changed.headers(), &changed.body()[..], changed.tags()), (other, &b"body"[..], "one\ntwo\n"));
@@ -189,14 +215,14 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_goes_in_comes_out(
-            etag in "[ -~]{0,40}", path in "/[a-z/]{0,20}", names in "([a-z]{1,5}\n){0,3}",
+            etag in "[ -~]{0,40}", key in "\\PC{0,9}", path in "/[a-z/]{0,20}", names in "([a-z]{1,5}\n){0,3}",
             ids in prop::collection::vec(any::<u64>(), 0..5), body in prop::collection::vec(any::<u8>(), 0..50),
         ) {
             let fields = headers(&[("etag", etag.trim()), ("vary", "accept"), ("set-cookie", "a=b"), ("set-cookie", "c=d")]);
             let ids: Vec<TagId> = ids.into_iter().map(TagId).collect();
-            let content = Content::new(&fields, &path, &names, &ids, Bytes::from(body.clone()));
+            let content = Content::new(Names { key: &key, path: &path, tags: &names, ids: &ids }, &fields, Bytes::from(body.clone()));
             for content in [&content, &content.packed()] {
-                prop_assert_eq!((content.path(), content.tags()), (&*path, &*names));
+                prop_assert_eq!((content.key(), content.path(), content.tags()), (&*key, &*path, &*names));
                 prop_assert_eq!(content.tag_ids().collect::<Vec<_>>(), ids.clone());
                 prop_assert_eq!(content.headers(), fields.clone());
                 prop_assert_eq!(&content.body()[..], &body[..]);

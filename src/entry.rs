@@ -14,7 +14,7 @@ use crate::clock::{Timestamp, millis};
 use crate::config::{Coherence, CookieRule, RoutePolicy};
 use crate::content::Content;
 use crate::control::{CacheControl, split_list};
-use crate::freshness::{self, Fallback, LONGEST_LIFE, Lifetime, State};
+use crate::freshness::{self, Fallback, LONGEST_LIFE, Lifetime, Spans, State};
 use crate::invalidation::log::{InvalidationLog, Stamp};
 use crate::invalidation::table::Standing;
 use crate::invalidation::{TagId, TagKind, path_ids};
@@ -27,22 +27,20 @@ pub const MAX_TAGS: usize = 128;
 /// One stored response.
 #[derive(Debug)]
 pub struct Entry {
-    /// The whole key, with the variant's part.
-    pub key: Arc<str>,
     /// The length of the part of the key that an invalidation by key names.
     pub base: u32,
     /// The route's index.
     pub route: u32,
     /// Its status.
     pub status: StatusCode,
-    /// Its fields, body, path and tags.
+    /// Its fields and body, with its key, path and tags.
     pub content: Content,
     /// Its age is `now - birth`.
     pub birth: Timestamp,
     /// When this process took it in.
     pub kept: Timestamp,
     /// How long it may be used.
-    pub lifetime: Lifetime,
+    pub spans: Spans,
     /// Whom it may answer.
     pub sharing: Sharing,
     /// Where it stands in the invalidation log.
@@ -57,19 +55,28 @@ impl Entry {
     /// The same entry with other content.
     pub fn with(&self, content: Content) -> Entry {
         Entry {
-            key: self.key.clone(),
             base: self.base,
             route: self.route,
             status: self.status,
             content,
             birth: self.birth,
             kept: self.kept,
-            lifetime: self.lifetime,
+            spans: self.spans,
             sharing: self.sharing,
             stamp: Stamp::new(self.stamp.as_of),
             cost: self.cost,
             hits: AtomicU32::new(0),
         }
+    }
+
+    /// The whole key, with the variant's part.
+    pub fn key(&self) -> &str {
+        self.content.key()
+    }
+
+    /// How long it may be used.
+    pub fn lifetime(&self) -> Lifetime {
+        self.spans.into()
     }
 
     /// The same entry with this body.
@@ -182,10 +189,11 @@ pub fn judge(
         return Verdict::Unusable(Refused::Personal);
     }
     // A soft invalidation ends the freshness, as if it had just run out.
-    let fresh_till_now = Lifetime { fresh: 0, ..entry.lifetime };
-    let (birth, lifetime) = match (standing, freshness::state(entry.birth, &entry.lifetime, now)) {
+    let whole = entry.lifetime();
+    let fresh_till_now = Lifetime { fresh: 0, ..whole };
+    let (birth, lifetime) = match (standing, freshness::state(entry.birth, &whole, now)) {
         (Standing::Soft, State::Fresh { .. }) => (now, &fresh_till_now),
-        _ => (entry.birth, &entry.lifetime),
+        _ => (entry.birth, &whole),
     };
     let state = freshness::state(birth, lifetime, now);
     if !trusted && policy.coherence == Coherence::Strict {
@@ -381,25 +389,19 @@ pub fn own_fields(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::content::Names;
     use crate::invalidation::position::Position;
     use std::time::Duration;
 
     fn entry(fresh: u64, swr: u64, sie: u64) -> Entry {
         Entry {
-            key: "k".into(),
             base: 1,
             route: 0,
             status: StatusCode::OK,
-            content: Content::new(&HeaderMap::new(), "/", "", &[], Bytes::new()),
+            content: Content::new(Names { key: "k", path: "/", ..Names::default() }, &HeaderMap::new(), Bytes::new()),
             birth: Timestamp(10_000),
             kept: Timestamp(10_000),
-            lifetime: Lifetime {
-                fresh,
-                while_revalidate: swr,
-                if_error: sie,
-                if_unreachable: 0,
-                must_revalidate: false,
-            },
+            spans: Lifetime { fresh, while_revalidate: swr, if_error: sie, ..Lifetime::default() }.into(),
             sharing: Sharing::default(),
             stamp: Stamp::new(Position::default()),
             cost: 0,
@@ -449,7 +451,7 @@ mod tests {
         assert_eq!(verdict(&e, "no-cache", Standing::Valid, 2000), stale(Fallback::Never), "there is no fresh one");
         assert_eq!(verdict(&e, "stale-if-error=9", Standing::Valid, 9999), stale(Fallback::AnyError));
         assert_eq!(verdict(&e, "stale-if-error=9", Standing::Valid, 10_000), stale(Fallback::Never));
-        e.lifetime.must_revalidate = true;
+        e.spans = Lifetime { must_revalidate: true, ..e.lifetime() }.into();
         assert_eq!(verdict(&e, "stale-if-error=9", Standing::Valid, 9999), stale(Fallback::Never));
     }
 
@@ -463,7 +465,7 @@ mod tests {
         assert_eq!(verdict(&e, "max-stale=5", Standing::Valid, 5000), Verdict::Fresh { left: 5000 });
         assert!(matches!(verdict(&e, "max-stale", Standing::Soft, 50_000), Verdict::Validate { .. }));
         assert!(matches!(verdict(&e, "max-stale", Standing::Invalid, 50_000), Verdict::Unusable(_)));
-        e.lifetime.must_revalidate = true;
+        e.spans = Lifetime { must_revalidate: true, ..e.lifetime() }.into();
         assert_eq!(verdict(&e, "max-stale", Standing::Valid, 15_000), stale);
     }
 

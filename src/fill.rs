@@ -6,6 +6,7 @@
 //! A fill is a task of its own: a client that goes away does not stop what others wait for. Its as-of was
 //! taken before it began, so an invalidation that came meanwhile finds the entry dead on arrival.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,7 +26,7 @@ use crate::clock::{Timestamp, millis};
 use crate::coalesce::{Lead, Origin, Progress, Streaming};
 use crate::conditional;
 use crate::config::RoutePolicy;
-use crate::content::Content;
+use crate::content::{Content, Names};
 use crate::control::CacheControl;
 use crate::entry::{Entry, Stored, Tags, Verdict, judge, own_fields, stored_fields};
 use crate::freshness::{self, Fallback};
@@ -290,14 +291,14 @@ impl Proxy {
             return;
         }
         if let Some((stale, _)) = &order.stale {
-            self.forget(&stale.key).await;
+            self.forget(stale.key()).await;
         }
         let until = now.plus(match reason {
             NotStored::TooLarge => PASS_LARGE_FOR,
             NotStored::Settling => self.policy(order.route).settle,
             _ => PASS_FOR,
         });
-        self.core.memory.put(order.key.clone(), Stored::Pass { until });
+        self.core.memory.put(&order.key, Stored::Pass { until });
     }
 
     /// Removes what stands under a key from both tiers.
@@ -318,7 +319,7 @@ impl Proxy {
         let shared = self.core.shared.as_ref().filter(|_| !order.past_redis)?;
         let mut stored = shared.get(&order.key, order.route, self.core.clock.now()).await?;
         if let Stored::Variants(variants) = &stored {
-            self.core.memory.put(order.primary.clone(), stored.clone());
+            self.core.memory.put(&order.primary, stored.clone());
             order.known = Some(variants.clone());
             order.key = variants.key_of(&order.primary, &order.request).into();
             let variant = shared.get(&order.key, order.route, self.core.clock.now()).await;
@@ -440,9 +441,9 @@ impl Proxy {
         let variants = Variants::of(policy, headers, known, &order.request, until)?.map(Arc::new);
         let mut tags = order.tags.clone();
         tags.add_response(headers, &order.origin)?;
-        let key: Arc<str> = match &variants {
-            None => order.primary.clone(),
-            Some(variants) => variants.key_of(&order.primary, &order.request).into(),
+        let key = match &variants {
+            None => Cow::Borrowed(&*order.primary),
+            Some(variants) => Cow::Owned(variants.key_of(&order.primary, &order.request)),
         };
         if variants.is_some() {
             tags.ids.push(TagId::of(TagKind::Key, key.as_bytes()));
@@ -453,15 +454,15 @@ impl Proxy {
         }
         let stored = stored_fields(headers, &control, &policy.cookies);
         let own = own_fields(&stored, headers, latest, &control, &policy.cookies);
+        let names = Names { key: &key, path: order.target.path(), tags: &tags.names, ids: &tags.ids };
         let head = Entry {
-            key,
             base: u32::try_from(order.base).unwrap_or(u32::MAX),
             route: u32::try_from(order.route).unwrap_or(u32::MAX),
             status,
-            content: Content::new(&stored, order.target.path(), &tags.names, &tags.ids, bytes::Bytes::new()),
+            content: Content::new(names, &stored, bytes::Bytes::new()),
             birth: freshness::birth(latest, requested, responded),
             kept: responded,
-            lifetime,
+            spans: lifetime.into(),
             sharing: admitted.sharing,
             stamp: Stamp::new(as_of),
             cost,
@@ -482,7 +483,7 @@ impl Proxy {
         let Kept { head, own, variants, for_waiters } = kept;
         let policy = self.policy(order.route);
         if let Some(variants) = &variants {
-            self.core.memory.put(order.primary.clone(), Stored::Variants(variants.clone()));
+            self.core.memory.put(&order.primary, Stored::Variants(variants.clone()));
         }
         let length = admission::content_length(response.headers());
         let (writer, spool) = spool::spool(policy.max_object, self.upstream.settings().idle_timeout);
@@ -541,7 +542,7 @@ impl Proxy {
             return release(lease, Ended::Abandoned).await;
         }
         self.tell_of_cookies(&entry);
-        if self.core.memory.put(entry.key.clone(), Stored::Entry(entry.clone())) {
+        if self.core.memory.put_entry(entry.clone()) {
             metrics.stored(Tier::Memory);
         }
         let (variants, dropped) = self.list_variant(order, &entry, variants);
@@ -572,10 +573,10 @@ impl Proxy {
         if let Some(Stored::Variants(listed)) = self.core.memory.get(&order.primary) {
             variants = Arc::new(variants.joined(&listed));
         }
-        let end = entry.key.get(order.primary.len()..).unwrap_or_default();
+        let end = entry.key().get(order.primary.len()..).unwrap_or_default();
         let (variants, dropped) = variants.keeping(end, self.policy(order.route).max_variants);
         let variants = Arc::new(variants);
-        self.core.memory.put(order.primary.clone(), Stored::Variants(variants.clone()));
+        self.core.memory.put(&order.primary, Stored::Variants(variants.clone()));
         (Some(variants), dropped)
     }
 
@@ -630,7 +631,7 @@ impl Proxy {
                 return self.keep(order, (lead, None), entry, kept.variants).await;
             }
         }
-        self.forget(&stored.key).await;
+        self.forget(stored.key()).await;
     }
 
     /// The stored response after a 304 (RFC 9111 section 4.3.4), as-of the start of the conditional request:
@@ -662,7 +663,7 @@ impl Proxy {
             }
             Err(reason) => {
                 self.metrics(order).not_stored(reason);
-                self.forget(&stale.key).await;
+                self.forget(stale.key()).await;
                 lead.leave();
                 lead.publish(Progress::NotStorable(reason));
                 let mut headers = merged;

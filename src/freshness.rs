@@ -35,6 +35,41 @@ pub struct Lifetime {
     pub must_revalidate: bool,
 }
 
+/// A lifetime as an entry keeps it: nothing lives longer than 2^32 ms ([`LONGEST_LIFE`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spans {
+    fresh: u32,
+    while_revalidate: u32,
+    if_error: u32,
+    if_unreachable: u32,
+    must_revalidate: bool,
+}
+
+impl From<Lifetime> for Spans {
+    fn from(l: Lifetime) -> Spans {
+        let span = |ms| u32::try_from(ms).unwrap_or(u32::MAX);
+        Spans {
+            fresh: span(l.fresh),
+            while_revalidate: span(l.while_revalidate),
+            if_error: span(l.if_error),
+            if_unreachable: span(l.if_unreachable),
+            must_revalidate: l.must_revalidate,
+        }
+    }
+}
+
+impl From<Spans> for Lifetime {
+    fn from(s: Spans) -> Lifetime {
+        Lifetime {
+            fresh: s.fresh.into(),
+            while_revalidate: s.while_revalidate.into(),
+            if_error: s.if_error.into(),
+            if_unreachable: s.if_unreachable.into(),
+            must_revalidate: s.must_revalidate,
+        }
+    }
+}
+
 impl Lifetime {
     /// Milliseconds after its birth from which on nothing can be made of the response but a conditional
     /// request.

@@ -284,7 +284,7 @@ impl Proxy {
         if let Seen::Entry(entry, verdict @ Verdict::Fresh { left }) = &seen {
             let hits = entry.hits.fetch_add(1, Ordering::Relaxed);
             let eagerness = self.policy(ask.route).early_refresh;
-            let roll = || roll(&entry.key, now.plus(Duration::from_millis(hits.into())));
+            let roll = || roll(entry.key(), now.plus(Duration::from_millis(hits.into())));
             if !who.any() && freshness::refreshes_early(*left, entry.cost, eagerness, roll) {
                 let sought = Sought { who, control: &control, key: key.clone(), base, known };
                 self.refresh(ask, &sought, entry.clone());
@@ -459,8 +459,8 @@ impl Proxy {
         let now = self.core.clock.now();
         let mine = |entry: &Entry, variants: Option<&Variants>| {
             let own = match variants {
-                Some(variants) => *entry.key == *variants.key_of(primary, ask.headers),
-                None => *entry.key == *sought.key,
+                Some(variants) => entry.content.is_of(&variants.key_of(primary, ask.headers)),
+                None => entry.content.is_of(&sought.key),
             };
             own && entry.standing(&self.core.log) != Standing::Invalid
         };

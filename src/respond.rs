@@ -309,7 +309,7 @@ fn parts(ranges: &range::Ranges, entry: &Entry, fields: &mut HeaderMap, content:
             (StatusCode::PARTIAL_CONTENT, body)
         }
         (Selected::Many(parts), Content::Whole(body)) => {
-            let seed = foldhash::quality::RandomState::default().hash_one(&*entry.key);
+            let seed = foldhash::quality::RandomState::default().hash_one(entry.key());
             let several = Multipart::new(&parts, length, fields.get(CONTENT_TYPE), seed);
             fields.insert(CONTENT_TYPE, several.content_type());
             fields.remove(CONTENT_RANGE);

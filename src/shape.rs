@@ -73,8 +73,11 @@ struct Known {
     /// It, in memory that is never freed.
     name: HeaderName,
     /// Its values; `None` when each response has its own.
-    values: Option<HashMap<Box<[u8]>, (u16, HeaderValue), RandomState>>,
+    values: Option<Values>,
 }
+
+/// The shared values of a name, with their numbers.
+type Values = HashMap<Box<[u8]>, (u16, HeaderValue), RandomState>;
 
 static SHAPES: LazyLock<RwLock<Shapes>> = LazyLock::new(RwLock::default);
 
@@ -216,7 +219,7 @@ impl Shapes {
             }
             let kept = HeaderName::from_static(String::leak(name.as_str().to_owned()));
             let own = OWN.contains(name) || *name == AGE;
-            let known = Known { number, name: kept, values: (!own).then(HashMap::default) };
+            let known = Known { number, name: kept, values: (!own).then(Values::default) };
             self.names.insert(name.clone(), known);
         }
         self.names.get_mut(name)

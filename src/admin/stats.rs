@@ -148,7 +148,7 @@ pub(crate) fn entries(core: &Arc<Core>, query: Option<&str>) -> Value {
     let contains = value("contains").unwrap_or_default();
     let limit = value("limit").and_then(|l| l.parse().ok()).unwrap_or(50).min(MOST_ENTRIES);
     let wanted = |e: &Entry| {
-        e.key.contains(contains) || e.content.tags().contains(contains) || e.content.path().contains(contains)
+        e.key().contains(contains) || e.content.tags().contains(contains) || e.content.path().contains(contains)
     };
     let (found, total) = core.memory.list(SCAN, limit, wanted);
     let listed: Vec<Value> = found.iter().map(|e| entry(core, e)).collect();
@@ -157,7 +157,7 @@ pub(crate) fn entries(core: &Arc<Core>, query: Option<&str>) -> Value {
 
 fn entry(core: &Core, e: &Entry) -> Value {
     let now = core.clock.now();
-    let state = freshness::state(e.birth, &e.lifetime, now);
+    let state = freshness::state(e.birth, &e.lifetime(), now);
     let word = match (e.standing(&core.log), state) {
         (Standing::Invalid, _) => "invalid",
         (Standing::Valid, State::Fresh { .. }) => "fresh",
@@ -165,7 +165,7 @@ fn entry(core: &Core, e: &Entry) -> Value {
     };
     let left = if let State::Fresh { left } = state { left } else { 0 };
     json!({
-        "key": &*e.key,
+        "key": e.key(),
         "route": core.config.routes.get(e.route as usize).map(|r| r.name.as_str()),
         "status": e.status.as_u16(),
         "bytes": e.content.body_len(),

@@ -4,22 +4,44 @@
 //! Freshness is not its business: a stale entry stays until it is replaced or its room is needed, because it
 //! can still be revalidated or served when upstream fails.
 
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
 use crate::entry::{Entry, Stored};
 use crate::metrics::{Eviction, Metrics};
 
-/// What an entry takes beyond its key, fields and body, in bytes: structs, indices, allocator slack.
-const OVERHEAD: u64 = 512;
+/// What an entry takes beyond its block and its body, in bytes: structs, indices, counts, the allocator's slack
+/// (measured: `benches/run.py memory`).
+const OVERHEAD: u64 = 320;
 
 /// The memory tier.
 pub struct Memory {
-    cache: Cache<Arc<str>, Stored, ByBytes, foldhash::fast::RandomState, CountEvictions>,
+    /// By a keyed hash of the key: the key itself stands in what is stored, and is compared.
+    cache: Cache<u64, Slot, ByBytes, Hashed, CountEvictions>,
+    hasher: RandomState,
     metrics: Arc<Metrics>,
     limit: u64,
+}
+
+/// What stands under a hash.
+#[derive(Clone)]
+enum Slot {
+    Entry(Arc<Entry>),
+    /// Anything else, with its key.
+    Other(Arc<(Box<str>, Stored)>),
+}
+
+impl Slot {
+    fn is_of(&self, key: &str) -> bool {
+        match self {
+            Slot::Entry(entry) => entry.content.is_of(key),
+            Slot::Other(other) => *other.0 == *key,
+        }
+    }
 }
 
 impl Memory {
@@ -37,14 +59,13 @@ impl Memory {
             .estimated_items_capacity(estimated)
             .shards(usize::try_from(shards).unwrap_or(1))
             .build();
-        let hasher = foldhash::fast::RandomState::default();
         let lifecycle = CountEvictions { metrics: metrics.clone() };
         let cache = match options {
-            Ok(options) => Cache::with_options(options, ByBytes, hasher, lifecycle),
-            Err(_) => Cache::with(estimated, limit.max(1), ByBytes, hasher, lifecycle),
+            Ok(options) => Cache::with_options(options, ByBytes, Hashed::default(), lifecycle),
+            Err(_) => Cache::with(estimated, limit.max(1), ByBytes, Hashed::default(), lifecycle),
         };
         metrics.memory_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
-        Memory { cache, metrics, limit }
+        Memory { cache, hasher: RandomState::default(), metrics, limit }
     }
 
     /// What stands under a key.
@@ -52,35 +73,57 @@ impl Memory {
         if self.limit == 0 {
             return None;
         }
-        self.cache.get(key)
+        // Two keys of one hash take turns under it, and neither is taken for the other.
+        match self.cache.get(&self.hash(key))? {
+            slot if !slot.is_of(key) => None,
+            Slot::Entry(entry) => Some(Stored::Entry(entry)),
+            Slot::Other(other) => Some(other.1.clone()),
+        }
     }
 
     /// Stores under a key, in place of what stood there. Returns whether it was taken in.
-    pub fn put(&self, key: Arc<str>, stored: Stored) -> bool {
+    pub fn put(&self, key: &str, stored: Stored) -> bool {
+        match stored {
+            Stored::Entry(entry) => self.put_entry(entry),
+            other => self.put_slot(key, Slot::Other(Arc::new((key.into(), other)))),
+        }
+    }
+
+    /// Stores an entry under its key. Returns whether it was taken in.
+    pub fn put_entry(&self, entry: Arc<Entry>) -> bool {
+        let slot = Slot::Entry(entry.clone());
+        self.put_slot(entry.key(), slot)
+    }
+
+    fn put_slot(&self, key: &str, slot: Slot) -> bool {
         if self.limit == 0 {
             return false;
         }
-        if ByBytes.weight(&key, &stored) > self.cache.shard_capacity() {
+        let hash = self.hash(key);
+        if ByBytes.weight(&hash, &slot) > self.cache.shard_capacity() {
             self.metrics.evicted(Eviction::Refused);
-            self.cache.remove(&*key);
+            self.cache.remove(&hash);
             return false;
         }
-        let mut inserting = Inserting { key: Some(key.clone()) };
-        self.cache.insert_with_lifecycle(key, stored, &mut inserting);
+        let mut inserting = Inserting { hash: Some(hash) };
+        self.cache.insert_with_lifecycle(hash, slot, &mut inserting);
         true
     }
 
     /// Stores an entry that was read from a record, without what of the record it does not need.
     pub fn put_from_record(&self, entry: &Entry) {
         if self.limit > 0 {
-            let packed = Arc::new(entry.with(entry.content.packed()));
-            self.put(packed.key.clone(), Stored::Entry(packed));
+            self.put_entry(Arc::new(entry.with(entry.content.packed())));
         }
     }
 
     /// Drops what stands under a key.
     pub fn remove(&self, key: &str) {
-        self.cache.remove(key);
+        self.cache.remove(&self.hash(key));
+    }
+
+    fn hash(&self, key: &str) -> u64 {
+        self.hasher.hash_one(key)
     }
 
     /// Brings the gauges up to date; called when metrics are read.
@@ -94,7 +137,7 @@ impl Memory {
     pub fn list(&self, scan: usize, limit: usize, wanted: impl Fn(&Entry) -> bool) -> (Vec<Arc<Entry>>, usize) {
         let mut found = Vec::new();
         for (_, stored) in self.cache.iter().take(scan) {
-            if let Stored::Entry(entry) = stored
+            if let Slot::Entry(entry) = stored
                 && wanted(&entry)
             {
                 found.push(entry);
@@ -116,14 +159,44 @@ impl Memory {
 #[derive(Clone, Copy)]
 struct ByBytes;
 
-impl Weighter<Arc<str>, Stored> for ByBytes {
-    fn weight(&self, key: &Arc<str>, stored: &Stored) -> u64 {
-        let own = match stored {
-            Stored::Entry(e) => e.content.weight() as u64,
-            Stored::Variants(v) => v.weight() as u64,
-            Stored::Pass { .. } => 0,
+impl Weighter<u64, Slot> for ByBytes {
+    fn weight(&self, _: &u64, slot: &Slot) -> u64 {
+        let own = match slot {
+            Slot::Entry(entry) => entry.content.weight(),
+            Slot::Other(other) => match &other.1 {
+                Stored::Variants(variants) => other.0.len() + variants.weight(),
+                _ => other.0.len(),
+            },
         };
-        own + key.len() as u64 + OVERHEAD
+        own as u64 + OVERHEAD
+    }
+}
+
+/// What is a hash already needs no hashing.
+#[derive(Clone, Copy, Default)]
+struct Hashed(u64);
+
+impl BuildHasher for Hashed {
+    type Hasher = Hashed;
+
+    fn build_hasher(&self) -> Hashed {
+        Hashed(0)
+    }
+}
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -132,17 +205,17 @@ struct CountEvictions {
     metrics: Arc<Metrics>,
 }
 
-/// The key that is being inserted: what stood under it is replaced, not evicted.
+/// What is being inserted: what stood under its hash is replaced, not evicted.
 #[derive(Default)]
 struct Inserting {
-    key: Option<Arc<str>>,
+    hash: Option<u64>,
 }
 
-impl Lifecycle<Arc<str>, Stored> for CountEvictions {
+impl Lifecycle<u64, Slot> for CountEvictions {
     type RequestState = Inserting;
 
-    fn on_evict(&self, inserting: &mut Inserting, key: Arc<str>, _: Stored) {
-        if inserting.key.as_ref() != Some(&key) {
+    fn on_evict(&self, inserting: &mut Inserting, hash: u64, _: Slot) {
+        if inserting.hash != Some(hash) {
             self.metrics.evicted(Eviction::Size);
         }
     }
@@ -161,7 +234,7 @@ mod tests {
     fn it_never_holds_more_than_its_limit() {
         let m = memory(100_000, 1000);
         for n in 0..10_000 {
-            m.put(format!("key{n}").into(), Stored::Pass { until: Timestamp(n) });
+            m.put(&format!("key{n}"), Stored::Pass { until: Timestamp(n) });
         }
         assert!(m.cache.weight() <= 100_000);
         assert!(m.metrics.evictions() > 9000);
@@ -179,8 +252,8 @@ mod tests {
     #[test]
     fn what_is_too_heavy_is_refused_counted_and_leaves_no_old_version_behind() {
         let m = memory(600, 600);
-        assert!(m.put("a".into(), Stored::Pass { until: Timestamp(1) }));
-        assert!(!m.put("a".repeat(500).into(), Stored::Pass { until: Timestamp(1) }));
+        assert!(m.put("a", Stored::Pass { until: Timestamp(1) }));
+        assert!(!m.put(&"a".repeat(500), Stored::Pass { until: Timestamp(1) }));
         assert_eq!(m.metrics.evictions(), 1);
     }
 
@@ -188,7 +261,7 @@ mod tests {
     fn what_is_replaced_is_not_counted_as_evicted() {
         let m = memory(100_000, 1000);
         for n in 0..100 {
-            m.put("the same".into(), Stored::Pass { until: Timestamp(n) });
+            m.put("the same", Stored::Pass { until: Timestamp(n) });
         }
         assert_eq!(m.metrics.evictions(), 0);
     }
@@ -196,7 +269,7 @@ mod tests {
     #[test]
     fn without_room_it_keeps_nothing() {
         let m = memory(0, 1);
-        assert!(!m.put("a".into(), Stored::Pass { until: Timestamp(1) }));
+        assert!(!m.put("a", Stored::Pass { until: Timestamp(1) }));
         assert!(m.get("a").is_none());
     }
 }

@@ -74,7 +74,7 @@ impl Shared {
     /// Stores an entry, and under its primary key what it varies by.
     pub async fn put(&self, entry: &Entry, variants: Option<(&str, &Variants)>, now: Timestamp) -> bool {
         let age = now.since(entry.birth);
-        let left = entry.lifetime.whole().saturating_sub(age);
+        let left = entry.lifetime().whole().saturating_sub(age);
         let life = Duration::from_millis(left) + CONFIRMABLE_FOR;
         let lasting = |variants: &Variants| Duration::from_millis(variants.until().since(now));
         if let Some((primary, variants)) = variants
@@ -86,6 +86,6 @@ impl Shared {
         {
             return false;
         }
-        self.link.set(&entry.key, record::encode(entry, self.compress), life).await.is_ok()
+        self.link.set(entry.key(), record::encode(entry, self.compress), life).await.is_ok()
     }
 }

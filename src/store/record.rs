@@ -25,7 +25,7 @@ use smallvec::SmallVec;
 
 use crate::admission::Sharing;
 use crate::clock::Timestamp;
-use crate::content::Content;
+use crate::content::{Content, Names};
 use crate::entry::{Entry, Stored};
 use crate::freshness::Lifetime;
 use crate::invalidation::log::Stamp;
@@ -84,22 +84,24 @@ pub fn encode(entry: &Entry, compress: bool) -> Bytes {
     let (content, headers, whole) = (&entry.content, entry.content.headers(), entry.content.body());
     let body = compressed.as_deref().unwrap_or(&whole);
     let fields: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 8).sum();
-    let room = PREAMBLE + 96 + entry.key.len() + content.path().len() + content.tags().len() + fields + body.len() + 4;
+    let room =
+        PREAMBLE + 96 + content.key().len() + content.path().len() + content.tags().len() + fields + body.len() + 4;
     let mut out = begin(ENTRY, room);
-    put(&mut out, entry.key.as_bytes());
+    put(&mut out, content.key().as_bytes());
     out.put_u32_le(entry.base);
     put(&mut out, content.path().as_bytes());
     out.put_u16_le(entry.status.as_u16());
     out.put_u64_le(entry.stamp.as_of.id.ms);
     out.put_u64_le(entry.stamp.as_of.id.seq);
     out.put_u64_le(entry.birth.0);
-    out.put_u64_le(entry.lifetime.fresh);
-    out.put_u64_le(entry.lifetime.while_revalidate);
-    out.put_u64_le(entry.lifetime.if_error);
-    out.put_u64_le(entry.lifetime.if_unreachable);
+    let lifetime = entry.lifetime();
+    out.put_u64_le(lifetime.fresh);
+    out.put_u64_le(lifetime.while_revalidate);
+    out.put_u64_le(lifetime.if_error);
+    out.put_u64_le(lifetime.if_unreachable);
     let mut flags = 0;
     for (set, flag) in [
-        (entry.lifetime.must_revalidate, MUST_REVALIDATE),
+        (lifetime.must_revalidate, MUST_REVALIDATE),
         (entry.sharing.cookie, SHARED_COOKIE),
         (entry.sharing.authorization, SHARED_AUTHORIZATION),
         (compressed.is_some(), COMPRESSED),
@@ -199,14 +201,13 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<E
     let body = if flags & COMPRESSED == 0 { r.record.slice(r.at..) } else { decompressed(&mut r)? };
     let ids = tag_ids(key, named, path, tags);
     Ok(Entry {
-        key: key.into(),
         base,
         route: u32::try_from(route).unwrap_or(u32::MAX),
         status,
-        content: Content::new(&headers, path, tags, &ids, body),
+        content: Content::new(Names { key, path, tags, ids: &ids }, &headers, body),
         birth,
         kept: now,
-        lifetime: Lifetime { fresh, while_revalidate, if_error, if_unreachable, must_revalidate },
+        spans: Lifetime { fresh, while_revalidate, if_error, if_unreachable, must_revalidate }.into(),
         sharing: Sharing { cookie: flags & SHARED_COOKIE != 0, authorization: flags & SHARED_AUTHORIZATION != 0 },
         stamp: Stamp::new(as_of),
         cost,
@@ -308,15 +309,16 @@ mod tests {
         with(&headers, body)
     }
     fn with(headers: &HeaderMap, body: &[u8]) -> Entry {
+        let names = Names { key: "user:1?a=b", path: "/users/1", tags: "users\nuser:1\n", ids: &[] };
         Entry {
-            key: "user:1?a=b".into(),
             base: 6,
             route: 3,
             status: StatusCode::NOT_FOUND,
-            content: Content::new(headers, "/users/1", "users\nuser:1\n", &[], Bytes::copy_from_slice(body)),
+            content: Content::new(names, headers, Bytes::copy_from_slice(body)),
             birth: Timestamp(1234),
             kept: Timestamp(1),
-            lifetime: Lifetime { fresh: 1, while_revalidate: 2, if_error: 3, if_unreachable: 4, must_revalidate: true },
+            spans: Lifetime { fresh: 1, while_revalidate: 2, if_error: 3, if_unreachable: 4, must_revalidate: true }
+                .into(),
             sharing: Sharing { cookie: false, authorization: true },
             stamp: Stamp::new(Position { id: LogId { ms: 9, seq: 2 }, local: 7 }),
             cost: 300,
@@ -332,10 +334,10 @@ mod tests {
         let was = sample(b"hello");
         let Ok(Stored::Entry(got)) = read(&encode(&was, false)) else { panic!("must decode") };
         assert_eq!(got.stamp.as_of, Position::at(was.stamp.as_of.id), "the local sequence is this process's own");
-        assert_eq!((&got.key, got.base, got.route, got.status), (&was.key, was.base, was.route, was.status));
+        assert_eq!((got.key(), got.base, got.route, got.status), (was.key(), was.base, was.route, was.status));
         assert_eq!((got.content.path(), got.content.tags()), (was.content.path(), was.content.tags()));
         assert_eq!((got.content.headers(), got.content.body()), (was.content.headers(), was.content.body()));
-        assert_eq!((got.birth, got.lifetime, got.sharing), (was.birth, was.lifetime, was.sharing));
+        assert_eq!((got.birth, got.spans, got.sharing), (was.birth, was.spans, was.sharing));
         assert_eq!(got.cost, was.cost);
         let ids: Vec<TagId> = got.content.tag_ids().collect();
         for (kind, name) in [
