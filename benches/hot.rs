@@ -1,75 +1,29 @@
 //! What a hit is made of, piece by piece: `cargo bench`. Figures in `docs/performance.md`.
 
+mod sample;
+
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::time::Duration;
 
-use asidecar::admission::{Personal, Sharing};
-use asidecar::clock::{Clock, Timestamp};
+use asidecar::admission::Personal;
 use asidecar::config::RoutePolicy;
 use asidecar::control::CacheControl;
-use asidecar::entry::{Entry, Stored, Tags, judge};
-use asidecar::freshness::Lifetime;
-use asidecar::invalidation::log::{InvalidationLog, Stamp};
+use asidecar::entry::{Stored, judge};
 use asidecar::key::{self, Keyed};
-use asidecar::metrics::Metrics;
 use asidecar::respond::{self, Asked, Served};
 use asidecar::store::memory::Memory;
 use asidecar::store::record;
 use asidecar::template::Template;
 use asidecar::words::HitFrom;
-use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::BytesCount;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method};
+use sample::{NOW, entry, parts};
 
 const SIZES: [usize; 3] = [1024, 16 * 1024, 256 * 1024];
-const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
 fn main() {
     divan::main();
-}
-
-fn entry(log: &InvalidationLog, n: usize, size: usize) -> Entry {
-    let mut headers = HeaderMap::new();
-    for (name, value) in [
-        ("content-type", "application/json"),
-        ("cache-control", "max-age=3600"),
-        ("etag", "\"v1\""),
-        ("date", "Sun, 22 Nov 2026 12:00:00 GMT"),
-        ("via", "1.1 asidecar"),
-    ] {
-        if let Ok(value) = value.parse() {
-            headers.insert(name, value);
-        }
-    }
-    let path = format!("/users/{n}");
-    let key = format!("user:{n}");
-    let tags = Tags::of_request(&RoutePolicy::default_route(), &key, key.len(), &path, &[]);
-    Entry {
-        base: key.len(),
-        key: key.into(),
-        path: path.into(),
-        route: 0,
-        status: StatusCode::OK,
-        headers,
-        body: Bytes::from(vec![b'x'; size]),
-        birth: NOW,
-        kept: NOW,
-        lifetime: Lifetime { fresh: 3_600_000, ..Lifetime::default() },
-        sharing: Sharing::default(),
-        tags: tags.names.into(),
-        stamp: Stamp::new(log.position(), &tags.ids),
-        cost: 300,
-        hits: AtomicU32::new(0),
-    }
-}
-
-fn parts() -> Option<(Arc<Metrics>, InvalidationLog)> {
-    let metrics = Arc::new(Metrics::new(&["default"]).ok()?);
-    let log = InvalidationLog::new(1_000_000, Duration::from_secs(2), None, Clock::default(), metrics.clone());
-    Some((metrics, log))
 }
 
 /// Look-up, standing, verdict and rendering of a hit in memory, among a thousand keys.
