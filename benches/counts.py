@@ -11,7 +11,8 @@ another, and only when the server sleeps again, so that each hit is one wake-up 
 hyper server of `bare.rs`: what is more than that is the proxy's own.
 
 What moves the counts although no source did:
-- seeds of hash tables are random; each piece goes through many keys, which leaves the spread that MARGIN names;
+- seeds of hash tables are random: each piece goes through many keys; where a server's allocations come to lie is not
+  the same each time either: what is left of both is the spread that MARGINS names;
 - the processor: valgrind shows every program the processor that it emulates (up to AVX2, never AVX-512), and below,
   glibc is told to take the same variants of memcpy and its kin everywhere;
 - the compiler, the C library and valgrind: the file names those it was measured with, and a failure says when they
@@ -53,7 +54,11 @@ PIECES = {
 }
 KEYS = 100
 HITS = (200, 1200)
+# Over five runs the pieces were at most 0.2 % apart, the hit over HTTP 1.5 %, and what the proxy adds, as a difference of
+# two, 3.5 %. The margins are three times that and more; the pieces' is for another C library or patch release of the
+# compiler. (The variants of memcpy alone, with AVX2 and without, were 2 to 4 % apart before TUNABLES.)
 MARGIN = 0.05
+MARGINS = {"http_hit_over_bare": 0.10}
 FAR_BELOW = 0.15
 PATIENCE = 120  # seconds for any one run, of which none takes a tenth on an idle machine
 
@@ -212,9 +217,9 @@ def tools():
             "libc": "-".join(platform.libc_ver()), "valgrind": first("valgrind", "--version")}
 
 
-def ceiling(count):
+def ceiling(name, count):
     """Above a count by the margin and at least two instructions, rounded up to three digits."""
-    raised = max(count * (1 + MARGIN), count + 2)
+    raised = max(count * (1 + MARGINS.get(name, MARGIN)), count + 2)
     unit = 10 ** max(0, math.floor(math.log10(raised)) - 2)
     return math.ceil(raised / unit) * unit
 
@@ -283,7 +288,8 @@ def main():
         return 0
     counts, now = measure(), tools()
     if args.update:
-        ceilings = {name: ceiling(count) for name, count in counts.items() if name != "http_bare"}
+        runs = [counts, measure(), measure()]
+        ceilings = {name: ceiling(name, max(r[name] for r in runs)) for name in counts if name != "http_bare"}
         CEILINGS.write_text(json.dumps({"measured_with": now, "ceilings": ceilings}, indent=2) + "\n")
         print(f"wrote {CEILINGS.relative_to(ROOT)}")
     code = compare(counts, now)
