@@ -183,11 +183,12 @@ fn print(sizes: Sizes) -> Option<()> {
     );
     println!("|---|---:|---:|---:|---:|---:|---:|---:|---:|");
     let zipf: u64 = (0..OBJECTS as u32).map(|object| objects.weight(object)).sum();
+    let mut sums = Vec::new();
     for percent in [1, 10] {
         // A share of what the Zipf distribution's objects weigh, for all traces: some have many more, that come once.
         let room = zipf * percent / 100;
         let places = OBJECTS * percent as usize / 100;
-        let mut reductions = Vec::new();
+        let mut changes = Vec::new();
         for (name, trace) in all(places) {
             let ratio = |hits: usize| 100.0 * hits as f64 / trace.len() as f64;
             let fifo =
@@ -199,23 +200,32 @@ fn print(sizes: Sizes) -> Option<()> {
                 Sizes::Same => format!("{:.1}", ratio(optimum(&trace, places))),
                 Sizes::Mixed => "".into(),
             };
-            let fewer = |than: usize| {
-                let misses = (trace.len() - than) as f64;
-                100.0 * (misses - (trace.len() - ours) as f64) / misses
+            let more = |hits: usize, than: usize| {
+                let misses = |hits: usize| (trace.len() - hits) as f64;
+                100.0 * (misses(hits) / misses(than) - 1.0)
             };
-            reductions.push((fewer(fifo), fewer(lru)));
+            changes.push([more(ours, fifo), more(ours, lru), more(s3, fifo), more(s3, lru)]);
             println!(
                 "| {name} | {percent} % | {:.1} | {:.1} | {:.1} | {:.1} | {best} | {:+.1} % | {:+.1} % |",
                 ratio(fifo),
                 ratio(lru),
                 ratio(s3),
                 ratio(ours),
-                -fewer(fifo),
-                -fewer(lru)
+                more(ours, fifo),
+                more(ours, lru)
             );
         }
-        let mean = |of: fn(&(f64, f64)) -> f64| -reductions.iter().map(of).sum::<f64>() / reductions.len() as f64;
-        println!("| *mean* | {percent} % | | | | | | {:+.1} % | {:+.1} % |", mean(|r| r.0), mean(|r| r.1));
+        sums.push((percent, changes));
+    }
+    println!("\n| mean change of misses | cache | asidecar to FIFO | to LRU | S3-FIFO to FIFO | to LRU |");
+    println!("|---|---:|---:|---:|---:|---:|");
+    for (percent, mut changes) in sums {
+        for what in ["all traces", "without the last"] {
+            let mean = |of: usize| changes.iter().map(|change| change[of]).sum::<f64>() / changes.len() as f64;
+            let [a, b, c, d] = [mean(0), mean(1), mean(2), mean(3)];
+            println!("| {what} | {percent} % | {a:+.1} % | {b:+.1} % | {c:+.1} % | {d:+.1} % |");
+            changes.pop();
+        }
     }
     Some(())
 }
