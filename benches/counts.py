@@ -54,8 +54,8 @@ PIECES = {
 }
 KEYS = 100
 HITS = (200, 1200)
-# Over five runs the pieces were at most 0.2 % apart, the hit over HTTP 1.5 %, and what the proxy adds, as a difference of
-# two, 3.5 %. The margins are three times that and more; the pieces' is for another C library or patch release of the
+# Over five runs the pieces were at most 0.2 % apart, the hit over HTTP 1.5 %, and what the proxy adds, as a difference
+# of two, 3.5 %. The margins are three times that and more; the pieces' is for another C library or patch release of the
 # compiler. (The variants of memcpy alone, with AVX2 and without, were 2 to 4 % apart before TUNABLES.)
 MARGIN = 0.05
 MARGINS = {"http_hit_over_bare": 0.10}

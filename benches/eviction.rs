@@ -2,7 +2,7 @@
 //! `make eviction`. What they mean is in `docs/decisions/0019-instruction-counts-instead-of-stopwatches.md`.
 //!
 //! The traces are the same in every run. The tier's hash tables are seeded at random, which moves its figures by a
-//! tenth of a point.
+//! tenth of a point, on loops by up to three.
 
 mod sample;
 mod traces;
