@@ -63,6 +63,20 @@ bench: ## run the benchmarks, and compare a hit with nginx, HAProxy and bare hyp
 	$(CARGO) build --locked --release --bin asidecar --example bare
 	./benches/compare.py
 
+.PHONY: counts counts-update
+counts: ## instructions that a hit and its pieces take, against benches/counts.json; installs valgrind when missing
+counts-update: ## the same, and write the ceilings anew: when more work is wanted, or less is done by now
+counts-update: counts_update := --update
+counts counts-update:
+	@scripts/install-valgrind.sh
+	$(CARGO) build --release --locked --bin asidecar
+	$(CARGO) build --release --locked --example bare --example counts
+	@./benches/counts.py $(counts_update)
+
+.PHONY: eviction
+eviction: ## hit ratios of the memory tier beside LRU, FIFO, S3-FIFO and the optimum, on generated traces
+	@$(CARGO) run --quiet --release --locked --example eviction
+
 .PHONY: fleet
 fleet: ## what a fleet does under faults and load: real processes, some minutes; writes docs/fleet.md
 	@scripts/install-test-tools.sh

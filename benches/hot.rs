@@ -1,74 +1,30 @@
 //! What a hit is made of, piece by piece: `cargo bench`. Figures in `docs/performance.md`.
 
+mod sample;
+
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::time::Duration;
 
-use asidecar::admission::{Personal, Sharing};
-use asidecar::clock::{Clock, Timestamp};
+use asidecar::admission::Personal;
 use asidecar::config::RoutePolicy;
-use asidecar::content::{Content, Names};
 use asidecar::control::CacheControl;
-use asidecar::entry::{Entry, Stored, Tags, judge};
-use asidecar::freshness::Lifetime;
-use asidecar::invalidation::log::{InvalidationLog, Stamp};
+use asidecar::entry::{Stored, judge};
 use asidecar::key::{self, Keyed};
-use asidecar::metrics::Metrics;
 use asidecar::noted::Noted;
 use asidecar::respond::{self, Asked, Served};
 use asidecar::store::memory::Memory;
 use asidecar::store::record;
 use asidecar::template::Template;
 use asidecar::words::HitFrom;
-use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::BytesCount;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method};
+use sample::{NOW, entry, parts};
 
 const SIZES: [usize; 3] = [1024, 16 * 1024, 256 * 1024];
-const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
 fn main() {
     divan::main();
-}
-
-fn entry(log: &InvalidationLog, n: usize, size: usize) -> Entry {
-    let mut headers = HeaderMap::new();
-    for (name, value) in [
-        ("content-type", "application/json"),
-        ("cache-control", "max-age=3600"),
-        ("etag", "\"v1\""),
-        ("date", "Sun, 22 Nov 2026 12:00:00 GMT"),
-        ("via", "1.1 asidecar"),
-    ] {
-        if let Ok(value) = value.parse() {
-            headers.insert(name, value);
-        }
-    }
-    let (key, path) = (format!("user:{n}"), format!("/users/{n}"));
-    let tags = Tags::of_request(&RoutePolicy::default_route(), &key, key.len(), &path, &[]);
-    let names = Names { key: &key, path: &path, tags: &tags.names, ids: &tags.ids };
-    let head = Entry {
-        base: u32::try_from(key.len()).unwrap_or(u32::MAX),
-        route: 0,
-        status: StatusCode::OK,
-        content: Content::new(names, &headers, Bytes::new()),
-        birth: NOW,
-        kept: NOW,
-        spans: Lifetime { fresh: 3_600_000, ..Lifetime::default() }.into(),
-        sharing: Sharing::default(),
-        stamp: Stamp::new(log.position()),
-        cost: 300,
-        hits: AtomicU32::new(0),
-    };
-    head.with_body(Bytes::from(vec![b'x'; size]))
-}
-
-fn parts() -> Option<(Arc<Metrics>, InvalidationLog)> {
-    let metrics = Arc::new(Metrics::new(&["default"]).ok()?);
-    let log = InvalidationLog::new(1_000_000, Duration::from_secs(2), None, Clock::default(), metrics.clone());
-    Some((metrics, log))
 }
 
 /// Look-up, standing, verdict and rendering of a hit in memory, among a thousand keys.
@@ -77,7 +33,7 @@ fn memory_hit(bencher: Bencher<'_, '_>, size: usize) {
     let Some((metrics, log)) = parts() else { return };
     let memory = Memory::new(512 << 20, 1 << 20, metrics);
     for n in 0..1000 {
-        memory.put_entry(Arc::new(entry(&log, n, size)));
+        memory.put_entry(Arc::new(entry(&log, &n.to_string(), size)));
     }
     let (policy, none, request) = (RoutePolicy::default_route(), HeaderMap::new(), CacheControl::default());
     let asked = Asked { method: &Method::GET, headers: &none, noted: Noted::default(), collapsed: false };
@@ -115,28 +71,28 @@ fn build_key(bencher: Bencher<'_, '_>, kind: &str) {
 #[divan::bench]
 fn log_check(bencher: Bencher<'_, '_>) {
     let Some((_, log)) = parts() else { return };
-    let entry = entry(&log, 1, 1);
+    let entry = entry(&log, "1", 1);
     bencher.bench_local(|| black_box(&entry).standing(&log));
 }
 
 #[divan::bench]
 fn log_check_in_full(bencher: Bencher<'_, '_>) {
     let Some((_, log)) = parts() else { return };
-    let entry = entry(&log, 1, 1);
+    let entry = entry(&log, "1", 1);
     bencher.bench_local(|| log.standing_of(black_box(entry.stamp.as_of), entry.content.tag_ids()));
 }
 
 #[divan::bench(args = SIZES)]
 fn record_encode(bencher: Bencher<'_, '_>, size: usize) {
     let Some((_, log)) = parts() else { return };
-    let entry = entry(&log, 1, size);
+    let entry = entry(&log, "1", size);
     bencher.counter(BytesCount::new(size)).bench_local(|| record::encode(black_box(&entry), false));
 }
 
 #[divan::bench(args = SIZES)]
 fn record_decode(bencher: Bencher<'_, '_>, size: usize) {
     let Some((_, log)) = parts() else { return };
-    let entry = entry(&log, 1, size);
+    let entry = entry(&log, "1", size);
     let bytes = record::encode(&entry, false);
     bencher
         .counter(BytesCount::new(size))

@@ -18,6 +18,7 @@ mod caching;
 mod chaos;
 mod commands;
 mod dashboards;
+mod eviction;
 mod fleet;
 mod interim;
 mod invalidation;
