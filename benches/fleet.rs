@@ -484,7 +484,7 @@ async fn purge(figures: &mut Figures) {
         let (key, path) = (format!("m:{n}"), format!("/m/{n}"));
         let mut tags = Tags::of_request(policy, &key, key.len(), &path, &[]);
         tags.ids.push(TagId::of(TagKind::Tag, if n == 0 { b"alone" } else { b"shared" }));
-        let names = Names { key: &key, path: &path, tags: &tags.names, ids: &tags.ids };
+        let names = Names { key: &key, path: &path, tags: &tags.names };
         let entry = Entry {
             base: u32::try_from(key.len()).unwrap_or(u32::MAX),
             route: 0,

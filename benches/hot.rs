@@ -79,7 +79,7 @@ fn log_check(bencher: Bencher<'_, '_>) {
 fn log_check_in_full(bencher: Bencher<'_, '_>) {
     let Some((_, log)) = parts() else { return };
     let entry = entry(&log, "1", 1);
-    bencher.bench_local(|| log.standing_of(black_box(entry.stamp.as_of), entry.content.tag_ids()));
+    bencher.bench_local(|| log.standing_of(black_box(entry.stamp.as_of), entry.tag_ids()));
 }
 
 #[divan::bench(args = SIZES)]

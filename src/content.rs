@@ -1,7 +1,7 @@
 //! What a stored response says — fields, body — with its key, path and tags, in as few allocations as can be.
 //!
 //! ```text
-//! block:  tag ids u64 each │ key │ path │ tag names │ own values, each: length u32, bytes │ body, when it is small
+//! block:  key │ path, unless it is in the key │ tag names │ own values, each: length u32, bytes │ body, if small
 //! ```
 //!
 //! Small bodies are copied into the block when they are complete; large ones stay as they came. The fields' names
@@ -9,10 +9,9 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue};
 
-use crate::invalidation::TagId;
 use crate::shape::Shape;
 
 /// Bodies up to this, in bytes, are copied into the block.
@@ -23,8 +22,11 @@ const SMALL: usize = 16 * 1024;
 pub struct Content {
     shape: Arc<Shape>,
     block: Bytes,
-    /// Where the tag ids, the key, the path, the tag names and the own values end in the block.
-    ends: [u32; 5],
+    key_end: u32,
+    /// Where the path begins and ends.
+    path: (u32, u32),
+    tags_end: u32,
+    own_end: u32,
     /// The body, unless it is the end of the block.
     apart: Option<Box<Bytes>>,
 }
@@ -38,36 +40,36 @@ pub struct Names<'n> {
     pub path: &'n str,
     /// The names of its tags, each followed by a line feed; they hold no control characters.
     pub tags: &'n str,
-    /// The ids of all that it is invalidated by.
-    pub ids: &'n [TagId],
 }
 
 impl Content {
     /// The content of a response with these fields. The body is not copied.
     pub fn new(names: Names<'_>, headers: &HeaderMap, body: Bytes) -> Content {
-        let Names { key, path, tags, ids } = names;
+        let Names { key, path, tags } = names;
         let shape = Shape::of(headers);
         let own: usize = shape.own(headers).map(|value| 4 + value.len()).sum();
-        let mut block = BytesMut::with_capacity(ids.len() * 8 + key.len() + path.len() + tags.len() + own);
-        let mut ends = [0; 5];
-        ids.iter().for_each(|id| block.put_u64_le(id.0));
-        ends[0] = at(&block);
-        for (text, end) in [key, path, tags].iter().zip(&mut ends[1..]) {
-            block.put_slice(text.as_bytes());
-            *end = at(&block);
-        }
+        let mut block = BytesMut::with_capacity(key.len() + path.len() + tags.len() + own);
+        block.put_slice(key.as_bytes());
+        let key_end = at(&block);
+        let path_from = key.find(path).unwrap_or_else(|| {
+            block.put_slice(path.as_bytes());
+            key.len()
+        });
+        let path = (clamped(path_from), clamped(path_from + path.len()));
+        block.put_slice(tags.as_bytes());
+        let tags_end = at(&block);
         for value in shape.own(headers) {
-            block.put_u32_le(u32::try_from(value.len()).unwrap_or(u32::MAX));
+            block.put_u32_le(clamped(value.len()));
             block.put_slice(value.as_bytes());
         }
-        ends[4] = at(&block);
+        let own_end = at(&block);
         let apart = (!body.is_empty()).then(|| Box::new(body));
-        Content { shape, block: block.freeze(), ends, apart }
+        Content { shape, block: block.freeze(), key_end, path, tags_end, own_end, apart }
     }
 
     /// The same with this body, which is copied if it is small.
     pub fn with_body(&self, body: Bytes) -> Content {
-        let head = self.part(0, self.ends[4]);
+        let head = self.part(0, self.own_end);
         let (block, apart) = if body.len() <= SMALL {
             let mut block = BytesMut::with_capacity(head.len() + body.len());
             block.put_slice(head);
@@ -76,13 +78,12 @@ impl Content {
         } else {
             (self.block.slice(..head.len()), Some(Box::new(body)))
         };
-        Content { shape: self.shape.clone(), block, ends: self.ends, apart }
+        Content { shape: self.shape.clone(), block, apart, ..*self }
     }
 
     /// The same with other fields.
     pub fn with_headers(&self, headers: &HeaderMap) -> Content {
-        let ids: Vec<TagId> = self.tag_ids().collect();
-        let names = Names { key: self.key(), path: self.path(), tags: self.tags(), ids: &ids };
+        let names = Names { key: self.key(), path: self.path(), tags: self.tags() };
         Content::new(names, headers, self.body())
     }
 
@@ -91,29 +92,24 @@ impl Content {
         self.with_body(self.body())
     }
 
-    /// What it is invalidated by.
-    pub fn tag_ids(&self) -> impl Iterator<Item = TagId> + '_ {
-        self.part(0, self.ends[0]).chunks_exact(8).map(|mut id| TagId(id.get_u64_le()))
-    }
-
     /// Whether this is its key.
     pub fn is_of(&self, key: &str) -> bool {
-        self.part(self.ends[0], self.ends[1]) == key.as_bytes()
+        self.part(0, self.key_end) == key.as_bytes()
     }
 
     /// The whole key, with the variant's part.
     pub fn key(&self) -> &str {
-        text(self.part(self.ends[0], self.ends[1]))
+        text(self.part(0, self.key_end))
     }
 
     /// The path it was fetched from.
     pub fn path(&self) -> &str {
-        text(self.part(self.ends[1], self.ends[2]))
+        text(self.part(self.path.0, self.path.1))
     }
 
     /// The names of its tags, each followed by a line feed.
     pub fn tags(&self) -> &str {
-        text(self.part(self.ends[2], self.ends[3]))
+        text(self.part(self.key_end.max(self.path.1), self.tags_end))
     }
 
     /// Its fields as they were stored: end-to-end, without Age and Cache-Status of ours.
@@ -135,13 +131,13 @@ impl Content {
     pub fn body(&self) -> Bytes {
         match &self.apart {
             Some(body) => (**body).clone(),
-            None => self.block.slice(self.ends[4] as usize..),
+            None => self.block.slice(self.own_end as usize..),
         }
     }
 
     /// How long its body is, in bytes.
     pub fn body_len(&self) -> usize {
-        self.apart.as_ref().map_or(self.block.len() - self.ends[4] as usize, |body| body.len())
+        self.apart.as_ref().map_or(self.block.len() - self.own_end as usize, |body| body.len())
     }
 
     /// How many bytes it takes beside itself.
@@ -154,7 +150,7 @@ impl Content {
     }
 
     fn own(&self) -> impl Iterator<Item = HeaderValue> + '_ {
-        let (mut at, end) = (self.ends[3] as usize, self.ends[4] as usize);
+        let (mut at, end) = (self.tags_end as usize, self.own_end as usize);
         std::iter::from_fn(move || {
             let (length, _) = self.block[..end].get(at..)?.split_first_chunk()?;
             let from = at + 4;
@@ -168,7 +164,12 @@ impl Content {
 const APART: usize = 96;
 
 fn at(block: &BytesMut) -> u32 {
-    u32::try_from(block.len()).unwrap_or(u32::MAX)
+    clamped(block.len())
+}
+
+/// No key, path, field or list of tags is nearly as long.
+fn clamped(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
 }
 
 /// What was put in as text.
@@ -192,38 +193,45 @@ mod tests {
     #[test]
     fn a_small_body_is_in_the_block_and_a_large_one_is_not_copied() {
         let fields = headers(&[("etag", "\"1\""), ("content-type", "text/plain"), ("date", "")]);
-        let names = Names { key: "k", path: "/a/b", tags: "one\ntwo\n", ids: &[TagId(7), TagId(u64::MAX)] };
-        let head = Content::new(names, &fields, Bytes::new());
+        let head = Content::new(Names { key: "k", path: "/a/b", tags: "one\ntwo\n" }, &fields, Bytes::new());
         let small = head.with_body(Bytes::from_static(b"body"));
         let whole = Bytes::from(vec![b'x'; SMALL + 1]);
         let large = head.with_body(whole.clone());
         for (content, body) in [(&head, &b""[..]), (&small, b"body"), (&large, &whole)] {
             assert_eq!((content.key(), content.path(), content.tags()), ("k", "/a/b", "one\ntwo\n"));
             assert!(content.is_of("k") && !content.is_of("K"));
-            assert_eq!(content.tag_ids().collect::<Vec<_>>(), [TagId(7), TagId(u64::MAX)]);
             assert_eq!(content.headers(), fields);
             assert_eq!((&content.body()[..], content.body_len()), (body, body.len()));
         }
         assert_eq!(large.body().as_ptr(), whole.as_ptr());
-        assert!(small.apart.is_none() && small.body().as_ptr() == small.block[small.ends[4] as usize..].as_ptr());
+        assert!(small.apart.is_none() && small.body().as_ptr() == small.block[small.own_end as usize..].as_ptr());
         let other = headers(&[("etag", "\"2\"")]);
         let changed = small.with_headers(&other);
         assert_eq!((changed.headers(), &changed.body()[..], changed.tags()), (other, &b"body"[..], "one\ntwo\n"));
         assert!(changed.packed().apart.is_none() && changed.packed().body() == "body");
     }
 
+    #[test]
+    fn a_path_that_is_in_the_key_takes_no_room() {
+        let of = |key| Content::new(Names { key, path: "/a", tags: "t\n" }, &HeaderMap::new(), Bytes::new());
+        for (key, length) in [("//host/a?b", 10), ("user:1", 8), ("/a", 2)] {
+            let content = of(key);
+            assert_eq!((content.key(), content.path(), content.tags()), (key, "/a", "t\n"));
+            assert_eq!(content.weight(), length + 2);
+        }
+    }
+
     proptest! {
         #[test]
         fn whatever_goes_in_comes_out(
-            etag in "[ -~]{0,40}", key in "\\PC{0,9}", path in "/[a-z/]{0,20}", names in "([a-z]{1,5}\n){0,3}",
-            ids in prop::collection::vec(any::<u64>(), 0..5), body in prop::collection::vec(any::<u8>(), 0..50),
+            etag in "[ -~]{0,40}", key in "\\PC{0,9}(/a)?", path in "/[a/]{0,5}", tags in "([a-z]{1,5}\n){0,3}",
+            body in prop::collection::vec(any::<u8>(), 0..50),
         ) {
             let fields = headers(&[("etag", etag.trim()), ("vary", "accept"), ("set-cookie", "a=b"), ("set-cookie", "c=d")]);
-            let ids: Vec<TagId> = ids.into_iter().map(TagId).collect();
-            let content = Content::new(Names { key: &key, path: &path, tags: &names, ids: &ids }, &fields, Bytes::from(body.clone()));
+            let names = Names { key: &key, path: &path, tags: &tags };
+            let content = Content::new(names, &fields, Bytes::from(body.clone()));
             for content in [&content, &content.packed()] {
-                prop_assert_eq!((content.key(), content.path(), content.tags()), (&*key, &*path, &*names));
-                prop_assert_eq!(content.tag_ids().collect::<Vec<_>>(), ids.clone());
+                prop_assert_eq!((content.key(), content.path(), content.tags()), (&*key, &*path, &*tags));
                 prop_assert_eq!(content.headers(), fields.clone());
                 prop_assert_eq!(&content.body()[..], &body[..]);
             }

@@ -86,7 +86,20 @@ impl Entry {
 
     /// Whether it still stands, by the log.
     pub fn standing(&self, log: &InvalidationLog) -> Standing {
-        log.standing(&self.stamp, || self.content.tag_ids())
+        log.standing(&self.stamp, || self.tag_ids())
+    }
+
+    /// All that it is invalidated by: its key, with its base and without what it varies by, its path and the path's
+    /// segments, and its tags. They are hashed anew each time: they are asked for when the log has changed.
+    pub fn tag_ids(&self) -> impl Iterator<Item = TagId> + '_ {
+        let key = self.key();
+        let base = key.get(..self.base as usize).unwrap_or(key);
+        let primary = key.split_once("##").map(|(primary, _)| primary);
+        let keys = [Some(key), primary, Some(base).filter(|base| *base != key)];
+        let of_key = |key: &str| TagId::of(TagKind::Key, key.as_bytes());
+        let of_tag = |name: &str| TagId::of(TagKind::Tag, name.as_bytes());
+        let names = self.content.tags().lines().map(of_tag);
+        keys.into_iter().flatten().map(of_key).chain(path_ids(self.content.path())).chain(names)
     }
 }
 

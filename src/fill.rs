@@ -454,7 +454,7 @@ impl Proxy {
         }
         let stored = stored_fields(headers, &control, &policy.cookies);
         let own = own_fields(&stored, headers, latest, &control, &policy.cookies);
-        let names = Names { key: &key, path: order.target.path(), tags: &tags.names, ids: &tags.ids };
+        let names = Names { key: &key, path: order.target.path(), tags: &tags.names };
         let head = Entry {
             base: u32::try_from(order.base).unwrap_or(u32::MAX),
             route: u32::try_from(order.route).unwrap_or(u32::MAX),
@@ -600,7 +600,7 @@ impl Proxy {
         let as_of = Position::at(own);
         match self.decide(&order, status, headers, headers, timing, as_of) {
             Err(reason) => Answer::Direct(response, reason),
-            Ok(kept) if !self.core.log.only(own, began, kept.head.content.tag_ids()) => {
+            Ok(kept) if !self.core.log.only(own, began, kept.head.tag_ids()) => {
                 Answer::Direct(response, NotStored::Invalidated)
             }
             Ok(kept) => {

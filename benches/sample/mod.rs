@@ -34,7 +34,7 @@ pub(crate) fn entry(log: &InvalidationLog, n: &str, size: usize) -> Entry {
     }
     let (key, path) = (format!("user:{n}"), format!("/users/{n}"));
     let tags = Tags::of_request(&RoutePolicy::default_route(), &key, key.len(), &path, &[]);
-    let names = Names { key: &key, path: &path, tags: &tags.names, ids: &tags.ids };
+    let names = Names { key: &key, path: &path, tags: &tags.names };
     let head = Entry {
         base: u32::try_from(key.len()).unwrap_or(u32::MAX),
         route: 0,

@@ -21,7 +21,6 @@ use std::sync::atomic::AtomicU32;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use smallvec::SmallVec;
 
 use crate::admission::Sharing;
 use crate::clock::Timestamp;
@@ -30,7 +29,6 @@ use crate::entry::{Entry, Stored};
 use crate::freshness::Lifetime;
 use crate::invalidation::log::Stamp;
 use crate::invalidation::position::{LogId, Position};
-use crate::invalidation::{TagId, TagKind, path_ids};
 use crate::vary::Variants;
 
 const MAGIC: &[u8; 4] = b"ASDC";
@@ -178,7 +176,9 @@ pub fn decode(record: Bytes, key: &str, route: usize, now: Timestamp) -> Result<
 
 fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<Entry, Unusable> {
     let base = r.u32()?;
-    let named = key.get(..base as usize).ok_or(Unusable::Malformed)?;
+    if !key.is_char_boundary(base as usize) {
+        return Err(Unusable::Malformed);
+    }
     let path = r.text()?;
     let status = StatusCode::from_u16(r.u16()?).map_err(|_| Unusable::Malformed)?;
     let as_of = Position::at(LogId { ms: r.u64()?, seq: r.u64()? });
@@ -199,12 +199,11 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<E
         headers.append(name, value);
     }
     let body = if flags & COMPRESSED == 0 { r.record.slice(r.at..) } else { decompressed(&mut r)? };
-    let ids = tag_ids(key, named, path, tags);
     Ok(Entry {
         base,
         route: u32::try_from(route).unwrap_or(u32::MAX),
         status,
-        content: Content::new(Names { key, path, tags, ids: &ids }, &headers, body),
+        content: Content::new(Names { key, path, tags }, &headers, body),
         birth,
         kept: now,
         spans: Lifetime { fresh, while_revalidate, if_error, if_unreachable, must_revalidate }.into(),
@@ -224,20 +223,6 @@ fn decompressed(r: &mut Reader<'_>) -> Result<Bytes, Unusable> {
     }
     let whole = lz4_flex::block::decompress(body, length).map_err(|_| Unusable::Malformed)?;
     if whole.len() == length { Ok(whole.into()) } else { Err(Unusable::Malformed) }
-}
-
-/// The ids that an entry's key, path and tag names stand for; the same as [`crate::entry::Tags`] gathered when
-/// it was filled, but for the primary key of a variant, which its base covers.
-fn tag_ids(key: &str, base: &str, path: &str, names: &str) -> SmallVec<[TagId; 12]> {
-    let mut ids: SmallVec<[TagId; 12]> = SmallVec::new();
-    ids.push(TagId::of(TagKind::Key, key.as_bytes()));
-    if let Some((primary, _)) = key.split_once("##") {
-        ids.push(TagId::of(TagKind::Key, primary.as_bytes()));
-    }
-    ids.push(TagId::of(TagKind::Key, base.as_bytes()));
-    ids.extend(path_ids(path));
-    ids.extend(names.lines().map(|n| TagId::of(TagKind::Tag, n.as_bytes())));
-    ids
 }
 
 fn begin(kind: u8, room: usize) -> BytesMut {
@@ -299,6 +284,7 @@ impl<'b> Reader<'b> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invalidation::{TagId, TagKind};
     use proptest::prelude::*;
 
     fn sample(body: &[u8]) -> Entry {
@@ -309,7 +295,7 @@ mod tests {
         with(&headers, body)
     }
     fn with(headers: &HeaderMap, body: &[u8]) -> Entry {
-        let names = Names { key: "user:1?a=b", path: "/users/1", tags: "users\nuser:1\n", ids: &[] };
+        let names = Names { key: "user:1?a=b", path: "/users/1", tags: "users\nuser:1\n" };
         Entry {
             base: 6,
             route: 3,
@@ -339,7 +325,7 @@ mod tests {
         assert_eq!((got.content.headers(), got.content.body()), (was.content.headers(), was.content.body()));
         assert_eq!((got.birth, got.spans, got.sharing), (was.birth, was.spans, was.sharing));
         assert_eq!(got.cost, was.cost);
-        let ids: Vec<TagId> = got.content.tag_ids().collect();
+        let ids: Vec<TagId> = got.tag_ids().collect();
         for (kind, name) in [
             (TagKind::Tag, "users"),
             (TagKind::Key, "user:1"),
