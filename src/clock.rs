@@ -1,9 +1,10 @@
 //! Time, passed in. Nothing in the caching core reads a clock: the proxy takes one reading per request
 //! and hands it on, so that tests turn the clock instead of waiting.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A wall-clock instant in milliseconds since the Unix epoch. Wall time, because entries travel between
 /// processes through Redis and HTTP's `Date` is wall time too.
@@ -37,6 +38,9 @@ pub fn millis(d: Duration) -> u64 {
     u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A step of the wall clock is noticed within this.
+const LATELY: Duration = Duration::from_millis(50);
+
 /// The system's wall clock, with an offset that tests may turn. Clones share the offset.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
@@ -56,8 +60,48 @@ impl Clock {
         Timestamp(shown.0.saturating_add_signed(self.offset.load(Ordering::Relaxed)))
     }
 
+    /// What the clock shows at an instant that was just read, without another reading: by the wall clock as this thread
+    /// has read it lately.
+    pub fn at(&self, instant: Instant) -> Timestamp {
+        thread_local! {
+            static READ: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+        }
+        if self.stopped.is_some() {
+            return self.now();
+        }
+        let lately = READ.get().filter(|(at, _)| instant.saturating_duration_since(*at) < LATELY && *at <= instant);
+        let (at, wall) = lately.unwrap_or_else(|| {
+            let read = (instant, SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+            READ.set(Some(read));
+            read
+        });
+        let shown = millis(wall + instant.saturating_duration_since(at));
+        Timestamp(shown.saturating_add_signed(self.offset.load(Ordering::Relaxed)))
+    }
+
     /// Turns the clock forward: what a test does instead of waiting.
     pub fn advance(&self, by: Duration) {
         self.offset.fetch_add(i64::try_from(millis(by)).unwrap_or(i64::MAX), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_that_was_just_read_shows_the_same_as_the_clock() {
+        let clock = Clock::default();
+        let began = Instant::now();
+        for _ in 0..1000 {
+            let (before, at, after) = (clock.now(), clock.at(Instant::now()), clock.now());
+            // A millisecond is lost where the parts of two are added.
+            assert!(before.0 <= at.0 + 1 && at <= after, "{before:?} {at:?} {after:?}");
+        }
+        clock.advance(Duration::from_secs(60));
+        assert!(clock.at(Instant::now()).since(clock.at(began)) < 1000, "both are turned");
+        assert!(clock.at(Instant::now()).0 + 1 >= clock.now().0);
+        let stopped = Clock::stopped(Timestamp(7));
+        assert_eq!(stopped.at(Instant::now()), Timestamp(7));
     }
 }

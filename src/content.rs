@@ -74,7 +74,10 @@ impl Content {
             let mut block = BytesMut::with_capacity(head.len() + body.len());
             block.put_slice(head);
             block.put_slice(&body);
-            (block.freeze(), None)
+            let block = block.freeze();
+            // The count of its references is made with the first one: now, so that it lies beside the block.
+            drop(block.clone());
+            (block, None)
         } else {
             (self.block.slice(..head.len()), Some(Box::new(body)))
         };

@@ -13,7 +13,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::header::CONTENT_LENGTH;
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -77,32 +76,39 @@ struct Ask<'r> {
     params: &'r [&'r str],
 }
 
-impl Received {
+impl<B> Received<B> {
     /// What is matched, keyed and judged is what goes upstream. Says whether the request asks for a tunnel.
     fn settle_connection(&mut self) -> bool {
-        let tunnels = self.parts.version == Version::HTTP_11
+        let tunnels = self.request.version() == Version::HTTP_11
             && self.noted.has(Field::Upgrade)
-            && forward::asks_tunnel(&self.parts.method, &self.parts.headers);
-        forward::remove_nominated(&mut self.parts.headers);
-        self.noted = Noted::of(&self.parts.headers);
+            && forward::asks_tunnel(self.request.method(), self.request.headers());
+        forward::remove_nominated(self.request.headers_mut());
+        self.noted = Noted::of(self.request.headers());
         tunnels
     }
 
     fn target(&self) -> &PathAndQuery {
         static ROOT: LazyLock<PathAndQuery> = LazyLock::new(|| PathAndQuery::from_static("/"));
-        self.parts.uri.path_and_query().unwrap_or_else(|| &ROOT)
+        self.request.uri().path_and_query().unwrap_or_else(|| &ROOT)
+    }
+
+    /// The request without its body, which goes its own way.
+    fn split(self) -> (Received<()>, B) {
+        let (parts, body) = self.request.into_parts();
+        let request = Request::from_parts(parts, ());
+        (Received { request, noted: self.noted, from: self.from, began: self.began }, body)
     }
 }
 
 impl<'r> Ask<'r> {
-    fn new(received: &'r Received, host: &'r str, found: &'r Match<'r>) -> Ask<'r> {
-        let Received { parts, noted, from, .. } = received;
+    fn new<B>(received: &'r Received<B>, host: &'r str, found: &'r Match<'r>) -> Ask<'r> {
+        let Received { request, noted, from, .. } = received;
         Ask {
-            method: &parts.method,
+            method: request.method(),
             target: received.target(),
-            headers: &parts.headers,
+            headers: request.headers(),
             noted: *noted,
-            version: parts.version,
+            version: request.version(),
             host,
             from,
             route: found.route,
@@ -131,9 +137,9 @@ struct Done {
     outcome: Outcome,
 }
 
-/// A request's head as it came, and where from.
-struct Received {
-    parts: Parts,
+/// A request as it came, and where from.
+struct Received<B> {
+    request: Request<B>,
     noted: Noted,
     from: Arc<Connection>,
     began: Instant,
@@ -189,16 +195,14 @@ thread_local! {
 impl Proxy {
     /// Answers a request that came on a connection. What memory answers is answered at once: no future is made.
     pub fn handle(self: &Arc<Self>, request: Request<Incoming>, from: &Arc<Connection>) -> Handled {
-        use http_body::Body as _;
         let began = Instant::now();
-        let (parts, body) = request.into_parts();
-        let noted = Noted::of(&parts.headers);
-        let mut received = Received { parts, noted, from: from.clone(), began };
+        let noted = Noted::of(request.headers());
+        let mut received = Received { request, noted, from: from.clone(), began };
         let tunnels = noted.has(Field::Connection) && received.settle_connection();
-        match self.at_once(&received, tunnels, !body.is_end_stream()) {
+        match self.at_once(&received, tunnels) {
             ControlFlow::Break(response) => Handled::Ready(Some(response)),
             ControlFlow::Continue((host, next)) => {
-                let proxy = self.clone();
+                let (proxy, (received, body)) = (self.clone(), received.split());
                 Handled::Coming(Box::pin(async move {
                     let (outlet, in_use) = (received.from.outlet.clone(), received.from.in_use.clone());
                     let answer = pin!(proxy.go_on(received, body, host, next));
@@ -215,29 +219,30 @@ impl Proxy {
     /// The way to memory. What it does not answer goes on, with the host in lower case.
     fn at_once(
         self: &Arc<Self>,
-        received: &Received,
+        received: &Received<Incoming>,
         tunnels: bool,
-        has_body: bool,
     ) -> ControlFlow<Response<Body>, (String, Next)> {
-        let Received { parts, noted, from, began } = received;
-        let host = match screen(parts, *noted, from.ambiguous.load(Ordering::Relaxed), &self.core.config.listen) {
+        use http_body::Body as _;
+        let Received { request, noted, from, began } = received;
+        let host = match screen(request, *noted, from.ambiguous.load(Ordering::Relaxed), &self.core.config.listen) {
             Ok(host) => host,
             Err(problem) => return ControlFlow::Break(self.refuse(problem)),
         };
-        let Some(found) = self.core.routes.find(&host, &parts.method, received.target().path()) else {
+        let Some(found) = self.core.routes.find(&host, request.method(), received.target().path()) else {
             return ControlFlow::Break(self.refuse(Problem::Internal));
         };
         let ask = Ask::new(received, &host, &found);
         let policy = self.policy(ask.route);
         let says = noted.has(Field::CacheControl) || noted.has(Field::Pragma);
         let control = if says && policy.client_cache_control == ClientControl::Honour {
-            CacheControl::of_request(&parts.headers)
+            CacheControl::of_request(request.headers())
         } else {
             CacheControl::default()
         };
-        let next = match admission::plan(policy, &parts.method, *noted, &control, has_body) {
+        let has_body = !request.body().is_end_stream();
+        let next = match admission::plan(policy, request.method(), *noted, &control, has_body) {
             _ if tunnels => Next::Tunnel,
-            Plan::Lookup(who) => match self.look_up(&ask, who, control) {
+            Plan::Lookup(who) => match self.look_up(&ask, who, control, self.core.clock.at(*began)) {
                 ControlFlow::Break(done) => return ControlFlow::Break(self.account(&ask, done, *began)),
                 ControlFlow::Continue(missed) => Next::Miss(missed),
             },
@@ -248,9 +253,15 @@ impl Proxy {
     }
 
     /// The way of what memory does not answer.
-    async fn go_on(self: Arc<Self>, received: Received, body: Incoming, host: String, next: Next) -> Response<Body> {
+    async fn go_on(
+        self: Arc<Self>,
+        received: Received<()>,
+        body: Incoming,
+        host: String,
+        next: Next,
+    ) -> Response<Body> {
         let path = received.target().path();
-        let Some(found) = self.core.routes.find(&host, &received.parts.method, path) else {
+        let Some(found) = self.core.routes.find(&host, received.request.method(), path) else {
             return self.refuse(Problem::Internal);
         };
         let ask = Ask::new(&received, &host, &found);
@@ -263,7 +274,7 @@ impl Proxy {
             Next::Write => self.write(&ask, body).await,
             Next::Tunnel => {
                 self.count_bypass(&ask, Bypass::Upgrade);
-                let upgrade = received.parts.extensions.get::<hyper::upgrade::OnUpgrade>().cloned();
+                let upgrade = received.request.extensions().get::<hyper::upgrade::OnUpgrade>().cloned();
                 self.tunnel(&ask, body, upgrade).await
             }
         };
@@ -276,8 +287,8 @@ impl Proxy {
         ask: &Ask<'_>,
         who: Personal,
         control: CacheControl,
+        now: Timestamp,
     ) -> ControlFlow<Done, Box<Missed>> {
-        let now = self.core.clock.now();
         let mut key = KEY.take();
         let base = key::build(self.policy(ask.route), &keyed(ask), &mut key);
         let (seen, known) = self.look_in_memory(ask, who, &control, &mut key, now);

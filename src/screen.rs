@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use http::header::HOST;
-use http::{Method, Version};
+use http::{Method, Request, Version};
 
 use crate::admission;
 use crate::config::Listen;
@@ -13,8 +13,8 @@ use crate::noted::{Field, Noted};
 use crate::problem::Problem;
 
 /// Refuses what is malformed, ambiguous or too large, and returns the host that was asked for, in lower case.
-pub fn screen<'p>(
-    parts: &'p http::request::Parts,
+pub fn screen<'p, B>(
+    request: &'p Request<B>,
     noted: Noted,
     ambiguous: bool,
     limits: &Listen,
@@ -22,14 +22,14 @@ pub fn screen<'p>(
     if ambiguous {
         return Err(Problem::Malformed);
     }
-    if parts.method == Method::CONNECT {
+    if *request.method() == Method::CONNECT {
         return Err(Problem::MethodNotServed);
     }
     // RFC 9112 section 3.2.3: a bare authority is CONNECT's alone.
-    if parts.uri.scheme().is_none() && parts.uri.authority().is_some() {
+    if request.uri().scheme().is_none() && request.uri().authority().is_some() {
         return Err(Problem::Malformed);
     }
-    let length = parts.uri.path_and_query().map_or(1, |t| t.as_str().len());
+    let length = request.uri().path_and_query().map_or(1, |t| t.as_str().len());
     if length > limits.max_uri {
         return Err(Problem::UriTooLong);
     }
@@ -38,11 +38,11 @@ pub fn screen<'p>(
         return Err(Problem::HeadTooLarge);
     }
     // Before anything of it goes upstream; one that does not announce its length is cut when it grows too large.
-    let announced = || admission::content_length(&parts.headers);
+    let announced = || admission::content_length(request.headers());
     if noted.has(Field::ContentLength) && limits.max_body > 0 && announced().is_some_and(|l| l > limits.max_body) {
         return Err(Problem::BodyTooLarge);
     }
-    if noted.has(Field::Via) && forward::loops(&parts.headers) {
+    if noted.has(Field::Via) && forward::loops(request.headers()) {
         return Err(Problem::Malformed);
     }
     // RFC 9112 section 6.3: both lengths are an attempt at smuggling.
@@ -52,16 +52,16 @@ pub fn screen<'p>(
     // RFC 9112 section 3.2: exactly one Host, and the target's authority wins over it.
     let field = match noted.hosts {
         0 => None,
-        1 => parts.headers.get(HOST).map(|host| host.as_bytes()),
+        1 => request.headers().get(HOST).map(|host| host.as_bytes()),
         _ => return Err(Problem::Malformed),
     };
     if field.is_some_and(|host| what_is_in(host) & OTHER_BYTE != 0) {
         return Err(Problem::Malformed);
     }
-    let host = match (parts.uri.authority(), field) {
+    let host = match (request.uri().authority(), field) {
         (Some(authority), _) => authority.as_str().as_bytes(),
         (None, Some(host)) => host,
-        (None, None) if parts.version == Version::HTTP_10 => b"",
+        (None, None) if request.version() == Version::HTTP_10 => b"",
         (None, None) => return Err(Problem::Malformed),
     };
     let kinds = what_is_in(host);
@@ -97,16 +97,15 @@ fn what_is_in(host: &[u8]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
 
     fn screened(target: &str, version: Version, fields: &[(&'static str, &str)]) -> Result<String, Problem> {
         let mut request = Request::get(target).version(version);
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let request = request.body(()).unwrap();
         let limits = Listen { max_uri: 100, max_header: 1000, max_body: 10, ..Listen::default() };
-        screen(&parts, Noted::of(&parts.headers), false, &limits).map(Cow::into_owned)
+        screen(&request, Noted::of(request.headers()), false, &limits).map(Cow::into_owned)
     }
 
     #[test]
