@@ -4,7 +4,7 @@
 //!                                 with SIZE bytes, cacheable for an hour, and does nothing else
 //!   bare 127.0.0.1:PORT origin    the same with all that an origin needs, and a count of what it was asked:
 //!                                 /u/SIZE/KEY         not to be stored
-//!                                 /s/SIZE/KEY         not to be stored, and streamed in pieces of 64 KiB
+//!                                 /s/SIZE/KEY         not to be stored, and streamed: 64 KiB each millisecond
 //!                                 /slow/MS/SIZE/KEY   as /b/, after so many milliseconds
 //!                                 /count              how many requests came, this path aside
 
@@ -88,9 +88,17 @@ async fn origin(
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
     if kind == "s" {
-        let pieces = (0..size).step_by(PIECE).map(move |at| Ok(Frame::data(body.slice(at..size.min(at + PIECE)))));
+        let pieces = stream::unfold(0, move |at| {
+            let piece = body.slice(at.min(size)..size.min(at + PIECE));
+            async move {
+                if at > 0 && !piece.is_empty() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                (!piece.is_empty()).then(|| (Ok(Frame::data(piece)), at + PIECE))
+            }
+        });
         response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(size));
-        response = response.map(|_| StreamBody::new(stream::iter(pieces)).boxed_unsync());
+        response = response.map(|_| StreamBody::new(pieces).boxed_unsync());
     }
     response
 }

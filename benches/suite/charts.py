@@ -15,7 +15,7 @@ def number(value):
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def bars(title, note, panels):
+def bars(title, note, panels, colour=colour):
     """A chart of panels side by side, each (title, [(name, value)]), and each with a scale of its own."""
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)

@@ -1,6 +1,7 @@
 """What is measured. Each part starts its servers, measures them in turn within each round, and returns plain data."""
 import contextlib
-import os
+import pathlib
+import re
 import resource
 import socket
 import statistics
@@ -66,14 +67,16 @@ def each_alone(stage, use):
             say(f"left out: {e}")
 
 
-def rounds(options, stage, servers, path, keys=KEYS, shared=()):
-    """CPU and latency of hits, every server in turn within each round; what the origin was asked meanwhile shows
-    whether they were hits."""
+def rounds(options, stage, servers, path, keys=None, shared=()):
+    """CPU and latency of hits, every server in turn within each round. What the origin was asked meanwhile shows
+    whether they were hits. `keys` is how many a server holds, where that is not the usual number; those that are
+    `shared` share their processors with the load."""
     rows = {server.name: [] for server in servers}
     for n in range(options.rounds):
         for server in servers:
             asked = stage.asked()
-            row = load.wrk(stage, server, path, keys, options.seconds, server.name in shared)
+            row = load.wrk(stage, server, path, (keys or {}).get(server.name, KEYS), options.seconds,
+                           server.name in shared)
             row["from_origin"] = (stage.asked() - asked) / max(row["requests"], 1)
             rows[server.name].append(row)
             say(f"round {n + 1}, {path}, {server.name}: {row['cpu']:.2f} us of CPU, {row['rate']:.0f} a second")
@@ -137,7 +140,7 @@ def miss(options):
         ways = {"direct": stage.upstream, **{server.name: server for server in servers}}
         kinds = {
             "miss": ("/b/1024/{}", options.rate), "bypass": ("/u/1024/{}", options.rate),
-            "small": ("/s/1024/{}", 50), "large": (f"/s/{large}/{{}}", 50),
+            "small": ("/s/1024/{}", 10), "large": (f"/s/{large}/{{}}", 10),
         }
         rows = {name: {kind: [] for kind in kinds} for name in ways}
         first = 1_000_000
@@ -174,7 +177,7 @@ def stored_bytes(stage, server, path):
     """Of the key and of the fields of the stored response."""
     _, fields = stage.upstream.get(path)
     key = f"//127.0.0.1:{server.port}{path}"
-    return len(key), sum(len(name) + len(value) for name, value in fields.items())
+    return len(key), sum(len(name) + len(value) for name, value in fields.items() if name.lower() != "connection")
 
 
 def memory(options):
@@ -229,32 +232,28 @@ def churn(options, stage):
                 "peak": peak, "end": settled(server)}
 
 
+def available():
+    """Bytes of memory that are to be had."""
+    return int(re.search(r"MemAvailable:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text())[1]) * 1024
+
+
 def growth(options):
     """What must not make a hit dearer: keys, processors, routes, tags, invalidations."""
-    result = {"keys": {}}
-    small = "/b/64/{}"
-    counts = [10**3, 10**4, 10**5, 10**6]
-    enough = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") > 8 << 30
-    if options.quick:
-        counts = counts[:3]
-    elif options.long:
-        if enough:
+    result = {}
+    counts = [10**3, 10**4, 10**5] + [10**6] * (not options.quick)
+    if options.long:
+        if available() > 12 << 30:
             counts.append(5 * 10**6)
         else:
-            say("5,000,000 keys are left out: that wants 8 GiB of free memory")
+            say("5,000,000 keys are left out: that wants 12 GiB of free memory")
     with Stage(options.peers) as stage:
         stage.origin()
         # All at once, so that every round has them all under the same conditions.
-        servers = {n: stage.asidecar(f"{n} keys", memory="6GiB") for n in counts}
-        for n, server in servers.items():
+        servers = [stage.asidecar(str(n), memory="10GiB") for n in counts]
+        for server, n in zip(servers, counts):
             say(f"filling {n} keys")
-            load.fill(stage, server, small, n, seconds=1200)
-        rows = {n: [] for n in counts}
-        for _ in range(options.rounds):
-            for n, server in servers.items():
-                rows[n].append(load.wrk(stage, server, small, n, options.seconds))
-                say(f"{n} keys: {rows[n][-1]['cpu']:.2f} us of CPU")
-        result["keys"] = {str(n): middle(own) for n, own in rows.items()}
+            load.fill(stage, server, "/b/64/{}", n, seconds=1800)
+        result["keys"] = rounds(options, stage, servers, "/b/64/{}", keys={str(n): n for n in counts})
 
     def compare(what, starters, shared=()):
         with Stage(options.peers) as stage:

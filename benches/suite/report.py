@@ -25,6 +25,17 @@ def table(head, rows):
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
 
 
+def thousands(text):
+    return re.sub(r"\d{4,}", lambda n: f"{int(n[0]):,}", text)
+
+
+def missed(m):
+    """What makes a row of hits doubtful."""
+    notes = [f"{m['errors']:.0f} errors"] * (m["errors"] > 0)
+    notes += [f"{m['from_origin']:.0%} from the origin"] * (m["from_origin"] > 0.005)
+    return f" ({', '.join(notes)})" * bool(notes)
+
+
 def peers_of(names):
     return [n for n in names if n not in ("asidecar", "bare hyper", "direct")]
 
@@ -34,9 +45,7 @@ def hits_tables(data):
     for size, servers in data["sizes"].items():
         bare = servers["bare hyper"]["cpu"]
         for name, m in servers.items():
-            notes = [f"{m['errors']:.0f} errors"] * (m["errors"] > 0)
-            notes += [f"{m['from_origin']:.0%} from the origin"] * (m["from_origin"] > 0.005)
-            rows.append([size_name(size), name + f" ({', '.join(notes)})" * bool(notes), f"{m['cpu']:.2f}",
+            rows.append([size_name(size), name + missed(m), f"{m['cpu']:.2f}",
                          f"{m['cpu'] / bare:.2f}", f"{m['rate']:,.0f}", f"{m['p50']:.2f}", f"{m['p99']:.2f}",
                          f"{m['p999']:.2f}", f"{m['resident']:.0f}"])
     yield table(["body", "server", "CPU us a hit", "to bare", "hits a second", "p50 ms", "p99 ms", "p99.9 ms",
@@ -73,7 +82,7 @@ def hits_charts(data):
 def redis_tables(data):
     memory = data["hits"]["from memory"]["cpu"]
     yield table(["hit", "CPU us a hit", "to memory", "hits a second", "p50 ms", "p99 ms", "p99.9 ms"],
-                [[n, f"{m['cpu']:.2f}", f"{m['cpu'] / memory:.2f}", f"{m['rate']:,.0f}", f"{m['p50']:.2f}",
+                [[n + missed(m), f"{m['cpu']:.2f}", f"{m['cpu'] / memory:.2f}", f"{m['rate']:,.0f}", f"{m['p50']:.2f}",
                   f"{m['p99']:.2f}", f"{m['p999']:.2f}"] for n, m in data["hits"].items()])
     yield table([f"at {data['rate']} a second", "p50 us", "p99 us", "p99.9 us"],
                 [[n, f"{m['p50']:.0f}", f"{m['p99']:.0f}", f"{m['p999']:.0f}"] for n, m in data["latency"].items()])
@@ -129,17 +138,20 @@ def miss_charts(data):
         [(size_name(size), [(n, m["rate"]) for n, m in ways.items()]) for size, ways in data["throughput"].items()])
 
 
-def cell(servers, name, key, unit, text):
-    return text.format(servers[name][key] / unit) if key in servers[name] else "not measured"
+def cell(m, key, unit, digits):
+    """A figure of memory; less than nothing an entry is none."""
+    if key not in m:
+        return "not measured"
+    return "-" if "over" in key and m["over_body"] < 0 else f"{m[key] / unit:.{digits}f}"
 
 
 def memory_tables(data):
-    servers = data["servers"]
     yield table(["server", "idle MiB", "bytes an entry over its body", "over key, fields and body", "KiB an idle connection"],
-                [[n, cell(servers, n, "idle", MIB, "{:.1f}"), cell(servers, n, "over_body", 1, "{:.0f}"),
-                  cell(servers, n, "over_all", 1, "{:.0f}"), cell(servers, n, "connection", 1024, "{:.2f}")]
-                 for n in servers])
+                [[n, cell(m, "idle", MIB, 1), cell(m, "over_body", 1, 0), cell(m, "over_all", 1, 0),
+                  cell(m, "connection", 1024, 2)] for n, m in data["servers"].items()])
     churn = data["churn"]
+    yield (f"{data['entries']:,} entries of {data['body']} bytes, {data['key']} bytes of key, {data['fields']} of fields. \"-\": it did not "
+           "grow by as much as the bodies (nginx keeps them in files, HAProxy takes all its memory at the start).\n")
     yield (f"Churn: {churn['requests']:,} requests in {churn['seconds']:.0f} s for bodies of 256 B to 200 KB, ten times what the "
            f"store of {churn['store'] // MIB} MiB holds and always new ones: {churn['peak'] / MIB:.0f} MiB resident at most, "
            f"{churn['end'] / MIB:.0f} MiB at the end.\n")
@@ -160,9 +172,9 @@ def memory_goals(data):
 
 def memory_charts(data):
     def panel(title, key, unit):
-        return title, [(n, max(m[key] / unit, 0)) for n, m in data["servers"].items() if key in m]
+        return title, [(n, m[key] / unit) for n, m in data["servers"].items() if m.get(key, -1) >= 0]
     yield "memory", charts.bars("Memory", "Resident, what processes share counted once; less is better. "
-                                "nginx keeps bodies in files, HAProxy takes all its memory at the start.",
+                                "nginx keeps bodies in files, HAProxy takes all of it at the start.",
                                 [panel("idle, MiB", "idle", MIB), panel("bytes an entry, over its body", "over_body", 1),
                                  panel("KiB an idle connection", "connection", 1024)])
 
@@ -171,11 +183,11 @@ def growth_tables(data):
     keys = data["keys"]
     least = next(iter(keys.values()))["cpu"]
     yield table(["keys", "CPU us a hit", "to 1,000"],
-                [[f"{int(n):,}", f"{m['cpu']:.2f}", f"{m['cpu'] / least:.2f}"] for n, m in keys.items()])
+                [[thousands(n) + missed(m), f"{m['cpu']:.2f}", f"{m['cpu'] / least:.2f}"] for n, m in keys.items()])
     rows = []
     for what in ("processors", "routes", "tags", "marks"):
         first = next(iter(data[what].values()))["cpu"]
-        rows += [[name.replace("1000000", "1,000,000"), f"{m['cpu']:.2f}", f"{m['cpu'] / first:.2f}", f"{m['rate']:,.0f}"]
+        rows += [[thousands(name), f"{m['cpu']:.2f}", f"{m['cpu'] / first:.2f}", f"{m['rate']:,.0f}"]
                  for name, m in data[what].items()]
     yield table(["asidecar with", "CPU us a hit", "to the first", "hits a second"], rows)
 
@@ -193,13 +205,12 @@ def growth_goals(data):
 
 
 def growth_charts(data):
-    def panel(title, rows):
-        return title, [(f"asidecar, {n}" if False else n, m["cpu"]) for n, m in rows.items()]
+    panels = [(title, [(thousands(n), m["cpu"]) for n, m in data[what].items()])
+              for what, title in (("keys", "keys"), ("processors", "processors"), ("routes", "routes"),
+                                  ("tags", "tags of an entry"), ("marks", "tags marked invalid"))]
     yield "growth", charts.bars(
-        "What must not make a hit dearer", "Microseconds of asidecar's processor a hit; the more even the better.",
-        [panel("keys", {f"{int(n):,}": m for n, m in data["keys"].items()}),
-         *(panel(what, {n.replace("1000000", "1,000,000"): m for n, m in data[what].items()})
-           for what in ("processors", "routes", "tags", "marks"))])
+        "What should not make a hit dearer", "Microseconds of asidecar's processor a hit; the more even the better.",
+        panels, colour=lambda _: charts.OURS)
 
 
 def stampede_tables(data):

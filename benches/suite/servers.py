@@ -49,7 +49,9 @@ http {{
       proxy_pass http://origin; proxy_cache zone; proxy_cache_valid 200 1h; proxy_cache_lock on;
       proxy_cache_lock_timeout 30s; proxy_cache_lock_age 30s;
     }}
-    location ~ ^/[us]/ {{ proxy_pass http://origin; }}
+    location ~ ^/[us]/ {{
+      proxy_pass http://origin; proxy_buffers 16 64k; proxy_max_temp_file_size 0;
+    }}
   }}
 }}
 """
@@ -87,9 +89,10 @@ CONFIG proxy.config.task_threads INT 1
 CONFIG proxy.config.cache.threads_per_disk INT 1
 CONFIG proxy.config.cache.ram_cache.size INT 4G
 CONFIG proxy.config.cache.ram_cache_cutoff INT 4M
+CONFIG proxy.config.cache.ram_cache.use_seen_filter INT 0
 CONFIG proxy.config.http.cache.open_read_retry_time INT 10
 CONFIG proxy.config.http.cache.max_open_read_retries INT 100
-CONFIG proxy.config.http.cache.open_write_fail_action INT 1
+CONFIG proxy.config.http.cache.open_write_fail_action INT 5
 CONFIG proxy.config.log.logging_enabled INT 0
 CONFIG proxy.config.http.keep_alive_no_activity_timeout_in INT 3600
 CONFIG proxy.config.net.connections_throttle INT 30000
