@@ -72,7 +72,10 @@ def main():
         if not servers.find(servers.PEERS[peer][0]):
             measure.say(f"{peer} is not installed and left out; --install or `make bench-peers` installs it")
             options.peers.remove(peer)
-    signal.signal(signal.SIGTERM, terminated)
+    # However it is ended, it ends what it started; a shell may have had it ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, terminated)
     # Very many connections are opened here; children have the same limit. Root may raise the hard one too.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for limits in ((32_768, max(hard, 32_768)), (min(hard, 32_768), hard)):
@@ -86,12 +89,16 @@ def main():
         if options.parts and name not in options.parts:
             continue
         measure.say(f"=== {name}: {measure.PARTS[name].__doc__}")
+        busy = measure.busy()
+        if busy > 0.05:
+            measure.say(f"other work keeps the processors {busy:.0%} busy: figures will be worse for it")
         try:
             data = measure.PARTS[name](options)
         except servers.Failed as e:
             measure.say(f"{name} is left out: {e}")
             continue
-        results[name] = report.wrap(name, {"rounds": options.rounds, "seconds": options.seconds}, data, options.peers)
+        results[name] = report.wrap({"rounds": options.rounds, "seconds": options.seconds}, data, options.peers,
+                                    max(busy, measure.busy()))
         if options.write:
             report.write(results)
     print(json.dumps(results, indent=1) if options.json else report.markdown(results))

@@ -33,7 +33,7 @@ def finish(arguments, seconds, env=None):
 
 
 def wrk(stage, server, path, keys, seconds, shared=False):
-    """Hits in no order, as fast as they come; times in milliseconds, `cpu` in microseconds of the server's a request."""
+    """Hits in no order, as fast as they come; times in milliseconds, `cpu` in microseconds a request."""
     script = pathlib.Path(stage.folder("wrk")) / "load.lua"
     script.write_text(LUA)
     env = {**os.environ, "BENCH_PATH": path.replace("{}", "%d"), "BENCH_KEYS": str(keys)}

@@ -19,6 +19,18 @@ def say(text):
     print(f"# {text}", file=sys.stderr, flush=True)
 
 
+def busy(seconds=2):
+    """How busy others keep the processors, while nothing of ours runs: 1 is all of them."""
+    def read():
+        fields = pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+        ticks = list(map(int, fields))
+        return sum(ticks), ticks[3] + ticks[4]
+    total, idle = read()
+    time.sleep(seconds)
+    total_after, idle_after = read()
+    return 1 - (idle_after - idle) / max(total_after - total, 1)
+
+
 def middle(rows):
     """The median of each figure over the rounds."""
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
@@ -140,7 +152,7 @@ def miss(options):
         ways = {"direct": stage.upstream, **{server.name: server for server in servers}}
         kinds = {
             "miss": ("/b/1024/{}", options.rate), "bypass": ("/u/1024/{}", options.rate),
-            "small": ("/s/1024/{}", 10), "large": (f"/s/{large}/{{}}", 10),
+            "small": ("/s/1024/{}", 4), "large": (f"/s/{large}/{{}}", 4),
         }
         rows = {name: {kind: [] for kind in kinds} for name in ways}
         first = 1_000_000
@@ -149,9 +161,11 @@ def miss(options):
                 for name, server in ways.items():
                     # Every key is new to everybody.
                     first += 1_000_000
-                    row = load.run(stage, server.port, path, seconds=options.seconds, rate=rate, first=first,
-                                   connections=16)
-                    times = row["first_byte" if kind in ("small", "large") else "latency"]
+                    streamed = kind in ("small", "large")
+                    # Streams should not overlap, and there should be some of them.
+                    seconds = max(options.seconds, 4) if streamed else options.seconds
+                    row = load.run(stage, server.port, path, seconds=seconds, rate=rate, first=first, connections=16)
+                    times = row["first_byte" if streamed else "latency"]
                     failed = row["errors"] + sum(n for status, n in row["status"].items() if status != "200")
                     rows[name][kind].append({**times, "errors": failed})
                     say(f"{kind}, {name}: p50 {times['p50']:.0f} us at {rate} a second, {failed} errors")
@@ -268,7 +282,7 @@ def growth(options):
 
     def routes(n):
         more = "".join(f'[[route]]\nname = "r{i}"\nmatch = "/api{i}/{{id}}"\n' for i in range(1, n))
-        return lambda stage: stage.asidecar(f"{n} routes", more=route() + more)
+        return lambda stage: stage.asidecar(f"{n} route{'s' * (n > 1)}", more=route() + more)
 
     def marked(stage):
         server = stage.asidecar("1000000 marks", more="[invalidation]\ntable_size = 2000000\n")

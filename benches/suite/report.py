@@ -118,8 +118,8 @@ def miss_goals(data):
         yield (f"latency of a {kind} over direct, p50, at {data['rate']} a second", "at most 60 us", f"{more:.0f} us",
                more <= 60)
     more = (ours["large"]["p50"] - ours["small"]["p50"]) - (direct["large"]["p50"] - direct["small"]["p50"])
-    yield ("time to first byte of 8 MiB over that of 1 KiB, beyond what it is directly", "at most 60 us", f"{more:.0f} us",
-           more <= 60)
+    yield ("time to first byte of 8 MiB over that of 1 KiB, beyond what it is directly", "at most 60 us",
+           f"{more:.0f} us", more <= 60)
     for size, ways in data["throughput"].items():
         if "nginx" in ways:
             ratio = ways["asidecar"]["rate"] / ways["nginx"]["rate"]
@@ -130,9 +130,10 @@ def miss_goals(data):
 def miss_charts(data):
     latency = data["latency"]
     panels = [(title, [(n, m[kind]["p50"]) for n, m in latency.items()])
-              for title, kind in ((f"miss, {data['rate']} a second", "miss"), (f"bypass, {data['rate']} a second", "bypass"),
-                                  ("first byte of 8 MiB", "large"))]
-    yield "miss", charts.bars("Latency of what is not in the cache", "p50 in microseconds; less is better.", panels)
+              for title, kind in (("miss", "miss"), ("bypass", "bypass"), ("first byte of 8 MiB", "large"))]
+    yield "miss", charts.bars("Latency of what is not in the cache",
+                              f"p50 in microseconds, {data['rate']} a second (8 MiB: 4 a second); less is better.",
+                              panels)
     yield "passthrough", charts.bars(
         "Uncacheable answers", "A second, with the proxy and the origin on one processor; more is better.",
         [(size_name(size), [(n, m["rate"]) for n, m in ways.items()]) for size, ways in data["throughput"].items()])
@@ -146,15 +147,17 @@ def cell(m, key, unit, digits):
 
 
 def memory_tables(data):
-    yield table(["server", "idle MiB", "bytes an entry over its body", "over key, fields and body", "KiB an idle connection"],
+    yield table(["server", "idle MiB", "bytes an entry over its body", "over key, fields and body",
+                 "KiB an idle connection"],
                 [[n, cell(m, "idle", MIB, 1), cell(m, "over_body", 1, 0), cell(m, "over_all", 1, 0),
                   cell(m, "connection", 1024, 2)] for n, m in data["servers"].items()])
     churn = data["churn"]
-    yield (f"{data['entries']:,} entries of {data['body']} bytes, {data['key']} bytes of key, {data['fields']} of fields. \"-\": it did not "
-           "grow by as much as the bodies (nginx keeps them in files, HAProxy takes all its memory at the start).\n")
-    yield (f"Churn: {churn['requests']:,} requests in {churn['seconds']:.0f} s for bodies of 256 B to 200 KB, ten times what the "
-           f"store of {churn['store'] // MIB} MiB holds and always new ones: {churn['peak'] / MIB:.0f} MiB resident at most, "
-           f"{churn['end'] / MIB:.0f} MiB at the end.\n")
+    yield (f"{data['entries']:,} entries of {data['body']} bytes, {data['key']} bytes of key, {data['fields']} of "
+           "fields. \"-\": it did not grow by as much as the bodies (nginx keeps them in files, HAProxy takes all its "
+           "memory at the start).\n")
+    yield (f"Churn: {churn['requests']:,} requests in {churn['seconds']:.0f} s for bodies of 256 B to 200 KB, ten "
+           f"times what the store of {churn['store'] // MIB} MiB holds and always new ones: "
+           f"{churn['peak'] / MIB:.0f} MiB resident at most, {churn['end'] / MIB:.0f} MiB at the end.\n")
 
 
 def memory_goals(data):
@@ -164,7 +167,8 @@ def memory_goals(data):
     yield "idle", "at most 15 MiB", f"{ours['idle'] / MIB:.1f} MiB", ours["idle"] <= 15 * MIB
     limit = 1.15 * churn["store"] + 20 * MIB
     yield (f"resident after {churn['seconds']:.0f} s of churn, store of {churn['store'] // MIB} MiB",
-           f"at most {limit / MIB:.0f} MiB (store, 15 % and 20 MiB)", f"{churn['peak'] / MIB:.0f} MiB", churn["peak"] <= limit)
+           f"at most {limit / MIB:.0f} MiB (store, 15 % and 20 MiB)", f"{churn['peak'] / MIB:.0f} MiB",
+           churn["peak"] <= limit)
     if "connection" in ours:
         yield (f"memory for an idle connection, {data['connections']:,} of them", "at most 15 KiB",
                f"{ours['connection'] / 1024:.2f} KiB", ours["connection"] <= 15 * 1024)
@@ -175,7 +179,8 @@ def memory_charts(data):
         return title, [(n, m[key] / unit) for n, m in data["servers"].items() if m.get(key, -1) >= 0]
     yield "memory", charts.bars("Memory", "Resident, what processes share counted once; less is better. "
                                 "nginx keeps bodies in files, HAProxy takes all of it at the start.",
-                                [panel("idle, MiB", "idle", MIB), panel("bytes an entry, over its body", "over_body", 1),
+                                [panel("idle, MiB", "idle", MIB),
+                                 panel("bytes an entry, over its body", "over_body", 1),
                                  panel("KiB an idle connection", "connection", 1024)])
 
 
@@ -187,15 +192,16 @@ def growth_tables(data):
     rows = []
     for what in ("processors", "routes", "tags", "marks"):
         first = next(iter(data[what].values()))["cpu"]
-        rows += [[thousands(name), f"{m['cpu']:.2f}", f"{m['cpu'] / first:.2f}", f"{m['rate']:,.0f}"]
-                 for name, m in data[what].items()]
+        rows += [[thousands(name), f"{m['cpu']:.2f}", f"{m['cpu'] / first:.2f}",
+                  f"{m['rate']:,.0f}"] for name, m in data[what].items()]
     yield table(["asidecar with", "CPU us a hit", "to the first", "hits a second"], rows)
 
 
 def growth_goals(data):
     keys = {int(n): m["cpu"] for n, m in data["keys"].items()}
     ratio = max(keys.values()) / keys[min(keys)]
-    yield f"CPU of a hit, 1,000 to {max(keys):,} keys", "within 20 % and cache misses", f"{ratio:.2f} times", ratio <= 1.2
+    yield (f"CPU of a hit, 1,000 to {max(keys):,} keys", "within 20 %, and cache misses", f"{ratio:.2f} times",
+           ratio <= 1.2)
     for what, title, target in (("processors", "CPU of a hit on two processors to that on one", 1.08),
                                 ("routes", "CPU of a hit with 1,000 routes to that with one", 1.05),
                                 ("tags", "CPU of a hit of an entry with 100 tags to that with one", 1.05),
@@ -250,7 +256,8 @@ def machine(peers):
         return found[1].strip() if found else otherwise
     kib = int(first("/proc/meminfo", r"MemTotal:\s+(\d+)", "0"))
     return {"system": first("/etc/os-release", r'^PRETTY_NAME="?([^"\n]+)', "Linux"), "kernel": os.uname().release,
-            "processor": first("/proc/cpuinfo", r"^model name\s*:(.*)", os.uname().machine), "processors": os.cpu_count(),
+            "processor": first("/proc/cpuinfo", r"^model name\s*:(.*)", os.uname().machine),
+            "processors": os.cpu_count(),
             "memory": f"{kib / MIB:.0f} GiB", "peers": {p: version(p) for p in peers},
             "commit": commit()}
 
@@ -263,8 +270,10 @@ def commit():
 def conditions(part):
     m, o = part["machine"], part["options"]
     peers = ", ".join(f"{p} {v}" for p, v in m["peers"].items()) or "no peers"
-    return (f"{part['taken']}, {m['system']}, {m['processors']} processors ({m['processor']}), {m['memory']}, {peers}; medians of "
-            f"{o['rounds']} rounds of {o['seconds']} s.\n")
+    busy = part.get("busy", 0)
+    return (f"{part['taken']}, {m['system']}, {m['processors']} processors ({m['processor']}), {m['memory']}; "
+            f"asidecar at {m['commit']}, {peers}; rounds: {o['rounds']}, of {o['seconds']} s each."
+            + f" Other work kept the processors {busy:.0%} busy before or after." * (busy > 0.05) + "\n")
 
 
 def goals(results):
@@ -282,9 +291,10 @@ def markdown(results):
                      + ["## goals\n\n" + goals(results)])
 
 
-def wrap(name, options, data, peers):
+def wrap(options, data, peers, busy):
     """A part with what it takes to read it later."""
-    return {"taken": time.strftime("%Y-%m-%d"), "machine": machine(peers), "options": options, "data": data}
+    return {"taken": time.strftime("%Y-%m-%d"), "machine": machine(peers), "busy": round(busy, 2), "options": options,
+            "data": data}
 
 
 def replace(text, name, body):

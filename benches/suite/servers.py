@@ -134,6 +134,7 @@ pid_filename {dir}/pid
 coredump_dir {dir}
 max_filedescriptors {files}
 client_idle_pconn_timeout 1 hour
+shutdown_lifetime 1 second
 """
 ASIDECAR = """
 [listen]
@@ -265,7 +266,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
-        # Children that outlived it are still in its session, which is what tells them from a new process of that number.
+        # Children that outlived it are still in its session: that tells them from a new process of their number.
         for pid in pids[1:]:
             try:
                 if os.getsid(pid) == self.process.pid:
@@ -286,13 +287,17 @@ class Stage:
         return self
 
     def __exit__(self, *_):
-        # Ctrl-C once more must not leave anything behind.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        # Being ended once more must not leave anything behind.
+        ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = [signal.signal(number, signal.SIG_IGN) for number in ends]
+        for server in self.running:
+            server.process.terminate()  # all of them first: some take their time
         for server in reversed(self.running):
             server.stop()
         for folder in self.folders:
             shutil.rmtree(folder, ignore_errors=True)
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(ends, before):
+            signal.signal(number, handler)
 
     def folder(self, name, where=None):
         path = pathlib.Path(tempfile.mkdtemp(prefix=f"asidecar-bench-{name}-", dir=where))
