@@ -311,7 +311,7 @@ def write(results):
     FOLDER.mkdir(exist_ok=True)
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     known = {name: {**known, **results}[name] for name in PARTS if name in known or name in results}
-    RESULTS.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n")
     text = replace(PAGE.read_text(), "goals", goals(known))
     for name, part in known.items():
         pictures = list(PARTS[name][2](part["data"])) if PARTS[name][2] else []
