@@ -57,11 +57,22 @@ dashboards: ## check Prometheus' configuration and alerts and the dashboard; fet
 files: ## check the shell scripts, compose.yaml and deploy/
 	@scripts/check-files.sh
 
+# What `make bench` asks of benches/run.py: BENCH="hits --quick" for a part of it, and nothing written.
+BENCH ?= --write
+
 .PHONY: bench
-bench: ## run the benchmarks, and compare a hit with nginx, HAProxy and bare hyper (wants wrk, nginx, haproxy)
+bench: ## all benchmarks, beside the peers that are installed: 25 minutes; writes docs/performance.md. BENCH="hits --quick": some
+	@scripts/install-bench-tools.sh
+	$(CARGO) build --release --locked --bin asidecar --example bare --example load
+	@benches/run.py $(BENCH)
+
+.PHONY: bench-peers
+bench-peers: ## install nginx, HAProxy, Varnish, Traffic Server and Squid by the system's package manager, without starting them
+	@scripts/install-bench-peers.sh
+
+.PHONY: bench-hot
+bench-hot: ## the pieces of a hit, in nanoseconds
 	$(CARGO) bench --locked --bench hot
-	$(CARGO) build --locked --release --bin asidecar --example bare
-	./benches/compare.py
 
 .PHONY: counts counts-update
 counts: ## instructions that a hit and its pieces take, against benches/counts.json; installs valgrind when missing

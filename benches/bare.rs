@@ -1,35 +1,43 @@
-//! The yardstick and the origin of `benches/compare.py`: a bare hyper server on one thread that answers
-//! `GET /b/SIZE/ANYTHING` with SIZE bytes, cacheable for an hour, and does nothing else.
+//! The yardstick and the origin of the benchmarks (`benches/run.py`).
 //!
-//!   bare 127.0.0.1:PORT
+//!   bare 127.0.0.1:PORT           the yardstick: a bare hyper server on one thread that answers `GET /b/SIZE/KEY`
+//!                                 with SIZE bytes, cacheable for an hour, and does nothing else
+//!   bare 127.0.0.1:PORT origin    the same with all that an origin needs, and a count of what it was asked:
+//!                                 /u/SIZE/KEY         not to be stored
+//!                                 /s/SIZE/KEY         not to be stored, and streamed: 64 KiB each millisecond
+//!                                 /slow/MS/SIZE/KEY   as /b/, after so many milliseconds
+//!                                 /count              how many requests came, this path aside
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::future::ready;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH};
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::time::sleep;
 
 const LARGEST: usize = 16 << 20;
+const PIECE: usize = 64 << 10;
 
-fn answer(request: &Request<Incoming>, bodies: &RefCell<HashMap<usize, Bytes>>) -> Response<Full<Bytes>> {
-    let mut parts = request.uri().path().split('/').skip(1);
-    let size = match (parts.next(), parts.next().map(str::parse::<usize>)) {
-        (Some("b"), Some(Ok(size))) if size <= LARGEST => size,
-        _ => {
-            let mut response = Response::new(Full::default());
-            *response.status_mut() = StatusCode::NOT_FOUND;
-            return response;
-        }
-    };
-    let body = bodies.borrow_mut().entry(size).or_insert_with(|| Bytes::from(vec![b'x'; size])).clone();
+type Bodies = RefCell<HashMap<usize, Bytes>>;
+
+fn body(size: usize, bodies: &Bodies) -> Bytes {
+    bodies.borrow_mut().entry(size).or_insert_with(|| Bytes::from(vec![b'x'; size])).clone()
+}
+
+fn cacheable(body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     for (name, value) in [("content-type", "application/json"), ("cache-control", "max-age=3600"), ("etag", "\"v1\"")] {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -37,24 +45,88 @@ fn answer(request: &Request<Incoming>, bodies: &RefCell<HashMap<usize, Bytes>>) 
     response
 }
 
+fn not_found() -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
+}
+
+/// The yardstick: as little as the library lets anybody do.
+fn answer(request: &Request<Incoming>, bodies: &Bodies) -> Response<Full<Bytes>> {
+    let mut parts = request.uri().path().split('/').skip(1);
+    match (parts.next(), parts.next().map(str::parse::<usize>)) {
+        (Some("b"), Some(Ok(size))) if size <= LARGEST => cacheable(body(size, bodies)),
+        _ => not_found(),
+    }
+}
+
+/// What the proxies are put in front of.
+async fn origin(
+    request: Request<Incoming>,
+    bodies: Rc<Bodies>,
+    asked: Rc<Cell<u64>>,
+) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+    let path = request.uri().path();
+    if path == "/count" {
+        return Response::new(Full::new(Bytes::from(asked.get().to_string()))).map(BodyExt::boxed_unsync);
+    }
+    asked.set(asked.get() + 1);
+    let mut parts = path.split('/').skip(1);
+    let kind = parts.next().unwrap_or_default();
+    let mut number = || parts.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or(usize::MAX);
+    let wait = if kind == "slow" { number() } else { 0 };
+    let size = number();
+    if !matches!(kind, "b" | "u" | "s" | "slow") || size > LARGEST || wait > 60_000 {
+        return not_found().map(BodyExt::boxed_unsync);
+    }
+    if wait > 0 {
+        sleep(Duration::from_millis(wait as u64)).await;
+    }
+    let body = body(size, &bodies);
+    let mut response = cacheable(body.clone()).map(BodyExt::boxed_unsync);
+    if matches!(kind, "u" | "s") {
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    if kind == "s" {
+        let pieces = stream::unfold(0, move |at| {
+            let piece = body.slice(at.min(size)..size.min(at + PIECE));
+            async move {
+                if at > 0 && !piece.is_empty() {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                (!piece.is_empty()).then(|| (Ok(Frame::data(piece)), at + PIECE))
+            }
+        });
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(size));
+        response = response.map(|_| StreamBody::new(pieces).boxed_unsync());
+    }
+    response
+}
+
 fn main() -> std::io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9000".into());
+    let is_origin = std::env::args().nth(2).is_some_and(|a| a == "origin");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind(address).await?;
-        let bodies: Rc<RefCell<HashMap<usize, Bytes>>> = Rc::default();
+        let (bodies, asked) = (Rc::<Bodies>::default(), Rc::<Cell<u64>>::default());
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            let bodies = bodies.clone();
+            let (bodies, asked) = (bodies.clone(), asked.clone());
             tokio::task::spawn_local(async move {
-                let service = service_fn(|request| {
-                    let response = answer(&request, &bodies);
-                    async move { Ok::<_, Infallible>(response) }
-                });
-                let connection =
-                    http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service);
-                let _ = connection.await;
+                let (mut http, io) = (http1::Builder::new(), TokioIo::new(stream));
+                http.timer(TokioTimer::new());
+                let _ = if is_origin {
+                    let service = service_fn(|request| {
+                        let response = origin(request, bodies.clone(), asked.clone());
+                        async { Ok::<_, Infallible>(response.await) }
+                    });
+                    http.serve_connection(io, service).await
+                } else {
+                    let service = service_fn(|request| ready(Ok::<_, Infallible>(answer(&request, &bodies))));
+                    http.serve_connection(io, service).await
+                };
             });
         }
     })

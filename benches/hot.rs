@@ -1,4 +1,4 @@
-//! What a hit is made of, piece by piece: `cargo bench`. Figures in `docs/performance.md`.
+//! What a hit is made of, piece by piece: `make bench-hot`.
 
 mod sample;
 
