@@ -86,6 +86,8 @@ pub struct Order {
     pub origin: Box<str>,
     /// Whether Redis is not to be asked: what it has is not trusted, or there is something to validate already.
     pub past_redis: bool,
+    /// Whether Redis has just been asked, and did not answer for good.
+    pub looked: bool,
     /// Whether upstream is asked with the client's own conditions and ranges where there is nothing to validate: its
     /// response will hardly be stored, so they are not for this cache to evaluate (RFC 9110 section 13.2.1).
     pub as_asked: bool,
@@ -239,7 +241,9 @@ impl Proxy {
 
     /// Redis, and then the fleet's leave to fetch; where another instance has it, what comes of its fill.
     async fn take_turn(&self, order: &mut Order, leader: &mut Leader) -> Mine {
-        if let Some(found) = self.redis_answers(order, leader).await {
+        if !order.looked
+            && let Some(found) = self.redis_answers(order, leader).await
+        {
             return found;
         }
         let Some(leases) = self.core.leases.as_ref().filter(|_| order.fleet && !order.past_redis) else {
@@ -694,7 +698,7 @@ fn answer(leader: Leader, answer: Answer) {
 }
 
 /// Tells everybody of a whole entry.
-fn settle(lead: &Lead, leader: Leader, entry: Arc<Entry>, origin: Origin) {
+pub fn settle(lead: &Lead, leader: Leader, entry: Arc<Entry>, origin: Origin) {
     answer(leader, Answer::Found(entry.clone(), origin));
     lead.publish(Progress::Found(entry, origin));
 }

@@ -63,17 +63,8 @@ impl Peer {
 
 /// Removes the fields that belong to one connection: the known ones and those that Connection names.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    // Nearly all messages nominate nothing: no allocation then.
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|line| split_list(line.as_bytes()))
-            .filter_map(|name| HeaderName::from_bytes(name).ok())
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
+    for name in nominated(headers) {
+        headers.remove(name);
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);
@@ -83,19 +74,21 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// Removes the fields that a request's Connection names, and nothing else: so early that nothing is keyed or
 /// decided by a field that goes no further. The fields that say how this connection goes on stay for now.
 pub fn remove_nominated(headers: &mut HeaderMap) {
+    for name in nominated(headers) {
+        if !HOP_BY_HOP.contains(&name) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// The fields that Connection names.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    // Nearly all messages nominate nothing: no allocation then.
     if !headers.contains_key(CONNECTION) {
-        return;
+        return Vec::new();
     }
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|line| split_list(line.as_bytes()))
-        .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .filter(|name| !HOP_BY_HOP.contains(name))
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
+    let names = headers.get_all(CONNECTION).iter().flat_map(|line| split_list(line.as_bytes()));
+    names.filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
 }
 
 /// Whether a request asks to become a tunnel: an upgrade that Connection names (RFC 9110 section 7.8), with GET
@@ -128,14 +121,34 @@ pub fn to_upstream(
     stored: bool,
     version: Version,
 ) -> HeaderMap {
-    let mut out =
-        if stored && policy.inputs == Inputs::Keyed { keyed_fields(headers, policy) } else { headers.clone() };
+    let host = host_for_upstream(policy, host, stored);
+    let own_host = match (upstream.host, host) {
+        (HostHeader::Preserve, Some(host)) => host,
+        _ => upstream.url.authority.as_str(),
+    };
+    let mut out = HeaderMap::with_capacity(headers.len() + 8);
+    if let Ok(value) = HeaderValue::from_str(own_host) {
+        out.append(HOST, value);
+    }
+    let keyed = (stored && policy.inputs == Inputs::Keyed).then(|| keyed_fields(headers, policy));
+    let named = nominated(headers);
+    let stays = |name: &HeaderName| {
+        let text = name.as_str();
+        *name == HOST
+            || HOP_BY_HOP.contains(name)
+            || named.contains(name)
+            || (!peer.trusted && (CLIENT_CLAIMS.contains(&text) || (stored && OVERRIDES.contains(&text))))
+    };
+    for (name, value) in keyed.as_ref().unwrap_or(headers) {
+        if !stays(name) {
+            out.append(name.clone(), value.clone());
+        }
+    }
     let trailers = headers
         .get_all(TE)
         .iter()
         .flat_map(|line| split_list(line.as_bytes()))
         .any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
-    remove_hop_by_hop(&mut out);
     if trailers {
         out.insert(TE, HeaderValue::from_static("trailers"));
         out.insert(CONNECTION, HeaderValue::from_static("te"));
@@ -148,24 +161,6 @@ pub fn to_upstream(
         };
     }
     join_cookies(&mut out);
-    let host = host_for_upstream(policy, host, stored);
-    let own_host = match (upstream.host, host) {
-        (HostHeader::Preserve, Some(host)) => host,
-        _ => upstream.url.authority.as_str(),
-    };
-    if let Ok(value) = HeaderValue::from_str(own_host) {
-        out.insert(HOST, value);
-    }
-    if stored && !peer.trusted {
-        for name in OVERRIDES {
-            out.remove(name);
-        }
-    }
-    if !peer.trusted {
-        for name in CLIENT_CLAIMS {
-            out.remove(name);
-        }
-    }
     // The same for everybody: what a client says of itself here must not steer what is stored.
     out.insert(SURROGATE_CAPABILITY, HeaderValue::from_static("asidecar=\"Surrogate/1.0\""));
     describe_client(&mut out, host, peer);
@@ -224,16 +219,26 @@ fn keyed_cookies(headers: &HeaderMap, policy: &RoutePolicy) -> Option<HeaderValu
 /// `X-Forwarded-For/-Proto/-Host` and `Forwarded`: extended when a trusted proxy sent them, replaced else.
 fn describe_client(out: &mut HeaderMap, host: Option<&str>, peer: &Peer) {
     let ip = peer.ip.to_canonical();
+    let address = ip.to_string();
     let claimed = |name: &HeaderName| {
         let lines: Vec<&str> = out.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
         (peer.trusted && !lines.is_empty()).then(|| lines.join(", "))
     };
-    let extend = |before: Option<String>, own: String| before.map_or(own.clone(), |b| format!("{b}, {own}"));
-    let node = if ip.is_ipv6() { format!("\"[{ip}]\"") } else { ip.to_string() };
-    let host_part = host.map_or(String::new(), |h| format!(";host=\"{}\"", h.replace(['"', '\\'], "")));
+    let extend = |before: Option<String>, own: String| match before {
+        Some(before) => format!("{before}, {own}"),
+        None => own,
+    };
+    let (open, close) = if ip.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
+    let mut node = format!("for={open}{address}{close}");
+    if let Some(host) = host {
+        node.push_str(";host=\"");
+        node.extend(host.chars().filter(|c| !matches!(c, '"' | '\\')));
+        node.push('"');
+    }
+    node.push_str(";proto=http");
     let described = [
-        (X_FORWARDED_FOR, Some(extend(claimed(&X_FORWARDED_FOR), ip.to_string()))),
-        (FORWARDED, Some(extend(claimed(&FORWARDED), format!("for={node}{host_part};proto=http")))),
+        (X_FORWARDED_FOR, Some(extend(claimed(&X_FORWARDED_FOR), address))),
+        (FORWARDED, Some(extend(claimed(&FORWARDED), node))),
         (X_FORWARDED_PROTO, Some(claimed(&X_FORWARDED_PROTO).unwrap_or_else(|| "http".into()))),
         (X_FORWARDED_HOST, host.map(|h| claimed(&X_FORWARDED_HOST).unwrap_or_else(|| h.into()))),
     ];

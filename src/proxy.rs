@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::admission::{self, Personal, Plan};
 use crate::body::{Body, RequestBody, Upload};
 use crate::clock::Timestamp;
-use crate::coalesce::{Origin, Progress, Ticket, outcome};
+use crate::coalesce::{Lead, Origin, Progress, Ticket, outcome};
 use crate::config::{ClientControl, Coalesce, Inputs, RoutePolicy};
 use crate::control::CacheControl;
 use crate::core::Core;
@@ -385,7 +385,7 @@ impl Proxy {
         let ranged = *ask.method == Method::GET && ask.noted.has(Field::Range);
         for attempt in 0.. {
             let why = seen.why(who);
-            let mut order = self.order(ask, &sought, seen.stale());
+            let mut order = self.question(ask, &sought, seen.stale());
             let (lookup, primary) = (order.key.clone(), order.primary.clone());
             if control.only_if_cached {
                 return self.only_if_cached(ask, &sought, now).await;
@@ -407,10 +407,7 @@ impl Proxy {
             };
             let done = match ticket {
                 Ticket::Lead(lead) => {
-                    order.interim = ask.from.sink(ask.version);
-                    let (tell, told) = oneshot::channel();
-                    tokio::spawn(self.clone().fill(order, lead, Some(tell)));
-                    let told = told.await;
+                    let told = self.lead(ask, order, lead).await;
                     let why = seen.why_with(who, fill::learned(&learned));
                     match told {
                         // The whole was asked for and is not stored: the client gets no more of it than it wants.
@@ -516,9 +513,35 @@ impl Proxy {
         Done { response: respond::from_entry(asked(ask, collapsed), entry, served, now), outcome }
     }
 
+    /// Leads a fill. Redis is asked on the way, without a task: should the client go meanwhile, others are told that the
+    /// fill is abandoned, and nothing is lost. From where upstream is asked the fill goes on by itself.
+    async fn lead(
+        self: &Arc<Self>,
+        ask: &Ask<'_>,
+        mut order: Order,
+        lead: Lead,
+    ) -> Result<Answer, oneshot::error::RecvError> {
+        let found = self.look_in_redis(&mut order).await;
+        order.looked = true;
+        if let Some(InRedis { entry, left, renew: false }) = found {
+            fill::settle(&lead, None, entry.clone(), Origin::Redis(left));
+            return Ok(Answer::Found(entry, Origin::Redis(left)));
+        }
+        order.outgoing = self.outgoing(ask, true);
+        if let Some(InRedis { entry, left, .. }) = found {
+            self.core.memory.put_from_record(&entry);
+            tokio::spawn(Box::pin(self.clone().fill(order, lead, None)));
+            return Ok(Answer::Found(entry, Origin::Redis(left)));
+        }
+        order.interim = ask.from.sink(ask.version);
+        let (tell, told) = oneshot::channel();
+        tokio::spawn(Box::pin(self.clone().fill(order, lead, Some(tell))));
+        told.await
+    }
+
     /// RFC 9111 section 5.2.1.7: a stored response or a 504.
     async fn only_if_cached(&self, ask: &Ask<'_>, sought: &Sought<'_>, now: Timestamp) -> Done {
-        let mut order = self.order(ask, sought, None);
+        let mut order = self.question(ask, sought, None);
         if let Some(found) = self.look_in_redis(&mut order).await {
             return self.found(ask, &found.entry, Origin::Redis(found.left), Why::NOTHING, false, now);
         }
@@ -532,7 +555,7 @@ impl Proxy {
             let mut order = self.order(ask, sought, Some((stale, Fallback::AnyError)));
             order.fleet = self.policy(ask.route).coalesce == Coalesce::Fleet;
             order.newer_than = order.stale.as_ref().map(|(known, _)| known.birth);
-            tokio::spawn(self.clone().fill(order, lead, None));
+            tokio::spawn(Box::pin(self.clone().fill(order, lead, None)));
         }
     }
 
@@ -541,7 +564,13 @@ impl Proxy {
         judge(entry, self.policy(route), sought.who, sought.control, standing, trusted, now)
     }
 
+    /// What is to be fetched.
     fn order(&self, ask: &Ask<'_>, sought: &Sought<'_>, stale: Option<(Arc<Entry>, Fallback)>) -> Order {
+        Order { outgoing: self.outgoing(ask, true), ..self.question(ask, sought, stale) }
+    }
+
+    /// What is asked for, without the fields for upstream, which may not be needed.
+    fn question(&self, ask: &Ask<'_>, sought: &Sought<'_>, stale: Option<(Arc<Entry>, Fallback)>) -> Order {
         let Sought { who, control, ref key, base, ref known } = *sought;
         let primary: Arc<str> = key.split("##").next().unwrap_or_default().into();
         let policy = self.policy(ask.route);
@@ -560,7 +589,8 @@ impl Proxy {
             route: ask.route,
             target,
             request: ask.headers.clone(),
-            outgoing: self.outgoing(ask, true),
+            outgoing: HeaderMap::new(),
+            looked: false,
             who,
             stale,
             known: known.clone(),
