@@ -51,7 +51,7 @@ impl Content {
         let mut block = BytesMut::with_capacity(key.len() + path.len() + tags.len() + own);
         block.put_slice(key.as_bytes());
         let key_end = at(&block);
-        let path_from = key.find(path).unwrap_or_else(|| {
+        let path_from = path_in(key).filter(|at| key[*at..].starts_with(path)).unwrap_or_else(|| {
             block.put_slice(path.as_bytes());
             key.len()
         });
@@ -166,6 +166,11 @@ impl Content {
 /// What a body that stands apart takes beyond its bytes: the box, the allocation's own and its count.
 const APART: usize = 96;
 
+/// Where the path begins in a key without a template, `//host/path`.
+fn path_in(key: &str) -> Option<usize> {
+    Some(2 + memchr::memchr(b'/', key.strip_prefix("//")?.as_bytes())?)
+}
+
 fn at(block: &BytesMut) -> u32 {
     clamped(block.len())
 }
@@ -217,7 +222,7 @@ mod tests {
     #[test]
     fn a_path_that_is_in_the_key_takes_no_room() {
         let of = |key| Content::new(Names { key, path: "/a", tags: "t\n" }, &HeaderMap::new(), Bytes::new());
-        for (key, length) in [("//host/a?b", 10), ("user:1", 8), ("/a", 2)] {
+        for (key, length) in [("//host/a?b", 10), ("//host/", 9), ("user:1", 8), ("/a", 4)] {
             let content = of(key);
             assert_eq!((content.key(), content.path(), content.tags()), (key, "/a", "t\n"));
             assert_eq!(content.weight(), length + 2);

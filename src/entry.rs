@@ -18,6 +18,7 @@ use crate::freshness::{self, Fallback, LONGEST_LIFE, Lifetime, Spans, State};
 use crate::invalidation::log::{InvalidationLog, Stamp};
 use crate::invalidation::table::Standing;
 use crate::invalidation::{TagId, TagKind, path_ids};
+use crate::key;
 use crate::vary::Variants;
 use crate::words::{NotStored, words};
 
@@ -94,7 +95,7 @@ impl Entry {
     pub fn tag_ids(&self) -> impl Iterator<Item = TagId> + '_ {
         let key = self.key();
         let base = key.get(..self.base as usize).unwrap_or(key);
-        let primary = key.split_once("##").map(|(primary, _)| primary);
+        let primary = Some(key::without_variant(key)).filter(|primary| *primary != key);
         let keys = [Some(key), primary, Some(base).filter(|base| *base != key)];
         let of_key = |key: &str| TagId::of(TagKind::Key, key.as_bytes());
         let of_tag = |name: &str| TagId::of(TagKind::Tag, name.as_bytes());

@@ -252,8 +252,8 @@ impl Proxy {
         let settings = self.upstream.settings();
         for _ in 0..TURNS {
             match leases.turn(&order.key, settings.connect_timeout + settings.first_byte_timeout).await {
-                Turn::Lead { lease, waited: false } => return Mine::Fetch(Some(lease)),
-                Turn::Lead { lease, waited: true } => {
+                // Another may have stored it between the look and the lease.
+                Turn::Lead(lease) => {
                     let Some(found) = self.redis_answers(order, leader).await else {
                         return Mine::Fetch(Some(lease));
                     };

@@ -80,6 +80,12 @@ pub fn base(policy: &RoutePolicy, host: &str, path: &str, params: &[&str], out: 
     }
 }
 
+/// A key without the part that tells variants apart, which begins with two `#`.
+pub fn without_variant(key: &str) -> &str {
+    let at = memchr::memchr_iter(b'#', key.as_bytes()).find(|at| key.as_bytes().get(at + 1) == Some(&b'#'));
+    at.map_or(key, |at| &key[..at])
+}
+
 /// Appends `#name=value` for one request field, and `#name` alone where it is absent. Values that mean the same are
 /// the same ([`crate::vary::push_value`]).
 pub fn push_field(name: &HeaderName, headers: &HeaderMap, out: &mut String) {

@@ -572,7 +572,7 @@ impl Proxy {
     /// What is asked for, without the fields for upstream, which may not be needed.
     fn question(&self, ask: &Ask<'_>, sought: &Sought<'_>, stale: Option<(Arc<Entry>, Fallback)>) -> Order {
         let Sought { who, control, ref key, base, ref known } = *sought;
-        let primary: Arc<str> = key.split("##").next().unwrap_or_default().into();
+        let primary: Arc<str> = key::without_variant(key).into();
         let policy = self.policy(ask.route);
         let target = match policy.inputs {
             Inputs::All => ask.target.clone(),

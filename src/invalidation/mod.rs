@@ -275,7 +275,7 @@ fn prefix_id(prefix: &str) -> TagId {
 
 /// The ids that every entry under `path` carries: the path itself, and each of its leading runs of segments.
 pub fn path_ids(path: &str) -> impl Iterator<Item = TagId> + '_ {
-    let cuts = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
+    let cuts = memchr::memchr_iter(b'/', path.as_bytes()).skip(1).chain([path.len()]);
     let prefixes = cuts.take(MAX_PREFIX_SEGMENTS).map(|end| &path[..end]);
     [TagId::of(TagKind::Path, path.as_bytes()), TagId::of(TagKind::Prefix, b"/")]
         .into_iter()

@@ -246,12 +246,12 @@ impl Cluster {
             if let Some(node) = known.nodes.get(&name).filter(|node| !node.is_lost()) {
                 return Some((name, node.clone()));
             }
-            let connection = soon(dialer.connect(&Target::Host(host.clone()))).await?;
+            let lanes = soon(dialer.lanes(&Target::Host(host.clone()))).await?;
             for _ in 0..PROBES {
-                self.probe(connection.clone()).await?;
+                self.probe(lanes.own()).await?;
             }
             tracing::info!(node = name, "connected to a node of the Redis cluster");
-            Some((name.clone(), Arc::new(Node::new(name, connection))))
+            Some((name.clone(), Arc::new(Node::new(name, lanes))))
         }));
         let nodes = connected.await.into_iter().flatten().collect();
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Map { slots, nodes });

@@ -3,7 +3,8 @@
 //! Wherever there are several servers, one of them is *home*: the one that has the log. The subscription is always
 //! there (decision 16 says why), and so are appends and reads of the log.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::cell::Cell;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -14,6 +15,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 
@@ -68,6 +70,8 @@ impl From<RedisError> for Lost {
 pub struct Connector {
     address: Address,
     tls: TlsFiles,
+    /// The workers, each of which gets connections of its own.
+    workers: OnceLock<Arc<[Handle]>>,
     /// The masters of the cluster when it was last asked: all that the URL names may be gone one day.
     known: Mutex<Vec<Host>>,
 }
@@ -77,6 +81,32 @@ pub struct Connector {
 pub(super) struct Dialer {
     tls: Option<Arc<ClientConfig>>,
     settings: RedisConnectionInfo,
+    workers: Option<Arc<[Handle]>>,
+}
+
+/// A server's connections for commands: one for each worker, on its own thread, and one for everybody else.
+pub(crate) struct Lanes(Vec<MultiplexedConnection>);
+
+thread_local! {
+    static LANE: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Lanes {
+    /// This thread is the worker at that place.
+    pub(crate) fn take(worker: usize) {
+        LANE.set(worker + 1);
+    }
+
+    /// This thread's connection.
+    pub(super) fn own(&self) -> MultiplexedConnection {
+        self.0.get(LANE.get()).unwrap_or(&self.0[0]).clone()
+    }
+}
+
+impl From<MultiplexedConnection> for Lanes {
+    fn from(connection: MultiplexedConnection) -> Lanes {
+        Lanes(vec![connection])
+    }
 }
 
 /// A server.
@@ -106,7 +136,13 @@ pub(super) struct Opened {
 impl Connector {
     /// For these servers, with these certificates.
     pub fn new(address: Address, tls: TlsFiles) -> Connector {
-        Connector { address, tls, known: Mutex::default() }
+        Connector { address, tls, workers: OnceLock::new(), known: Mutex::default() }
+    }
+
+    /// Whose commands have connections of their own, from the next connecting on: a command that crosses threads costs
+    /// two wake-ups. The worker at each place calls [`Lanes::take`] with it.
+    pub fn for_workers(&self, workers: Vec<Handle>) {
+        let _ = self.workers.set(workers.into());
     }
 
     /// Where it connects to, without user and password.
@@ -117,9 +153,9 @@ impl Connector {
     /// Finds home and connects to it, and where there are other nodes, to them.
     pub(super) async fn open(&self, names: &Names, deadline: Duration) -> Result<Opened, Lost> {
         let (dialer, home, slots) = self.find(names).await?;
-        let commands = within("connecting", dialer.connect(&home)).await?;
+        let commands = within("connecting", dialer.lanes(&home)).await?;
         let log = within("connecting", dialer.connect(&home)).await?;
-        if matches!(self.address.topology, Topology::Sentinel { .. }) && !is_master(&commands).await? {
+        if matches!(self.address.topology, Topology::Sentinel { .. }) && !is_master(&commands.own()).await? {
             return Err(Lost::Moved(format!("{home}, which the sentinels name, is no master (yet)")));
         }
         let node = Arc::new(Node::new(home.to_string(), commands));
@@ -133,7 +169,7 @@ impl Connector {
     /// Finds home.
     async fn find(&self, names: &Names) -> Result<(Dialer, Target, Option<Slots>), Lost> {
         let tls = self.tls().await?;
-        let dialer = Dialer::new(tls, &self.address.login, self.address.database);
+        let dialer = Dialer::new(tls, self.workers.get().cloned(), &self.address.login, self.address.database);
         let (home, slots) = match &self.address.topology {
             Topology::Server(host) => (Target::Host(host.clone()), None),
             Topology::Socket(path) => (Target::Socket(path.clone()), None),
@@ -222,7 +258,7 @@ impl Connector {
         let Topology::Sentinel { sentinels, master, login } = &self.address.topology else {
             return Err(Lost::Unusable("there are no sentinels".into()));
         };
-        let dialer = Dialer::new(dialer.tls.clone(), login, 0);
+        let dialer = Dialer::new(dialer.tls.clone(), None, login, 0);
         let mut asked: FuturesUnordered<_> =
             sentinels.iter().map(|sentinel| timeout(ONE_OF_SEVERAL, ask_sentinel(&dialer, sentinel, master))).collect();
         let (mut newest, mut answers): (Option<(u64, Host)>, usize) = (None, 0);
@@ -302,7 +338,7 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Dialer {
-    fn new(tls: Option<Arc<ClientConfig>>, login: &Login, database: u32) -> Dialer {
+    fn new(tls: Option<Arc<ClientConfig>>, workers: Option<Arc<[Handle]>>, login: &Login, database: u32) -> Dialer {
         // A name for the library would be one more command that a user needs a right for.
         let mut settings = RedisConnectionInfo::default().set_db(database.into()).set_skip_set_lib_name();
         if let Some(user) = &login.user {
@@ -311,7 +347,22 @@ impl Dialer {
         if let Some(password) = &login.password {
             settings = settings.set_password(password);
         }
-        Dialer { tls, settings }
+        Dialer { tls, settings, workers }
+    }
+
+    /// The connections for commands: this thread's, and one on each worker's. A worker that has ended has none.
+    pub(super) async fn lanes(&self, to: &Target) -> Result<Lanes, RedisError> {
+        let own = self.connect(to).await?;
+        let on = |worker: &Handle| {
+            let (dialer, to) = (self.clone(), to.clone());
+            worker.spawn(async move { dialer.connect(&to).await })
+        };
+        let workers: Vec<_> = self.workers.iter().flat_map(|workers| workers.iter()).map(on).collect();
+        let mut lanes = vec![own.clone()];
+        for connecting in workers {
+            lanes.push(connecting.await.unwrap_or_else(|_| Ok(own.clone()))?);
+        }
+        Ok(Lanes(lanes))
     }
 
     /// A connection for commands. Its driver ends with its last clone.

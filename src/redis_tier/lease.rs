@@ -82,13 +82,9 @@ impl Ended {
 
 /// Whose turn it is to fetch a key.
 pub enum Turn {
-    /// This instance's. Having `waited` means that another one's fill ended meanwhile: look in Redis once more.
-    Lead {
-        /// To be given back when the fill has ended.
-        lease: Lease,
-        /// Whether another instance had it first.
-        waited: bool,
-    },
+    /// This instance's, to be given back when the fill has ended. Another one's may have ended since Redis was last
+    /// looked into.
+    Lead(Lease),
     /// Another instance's, and it has ended.
     Ended(Ended),
     /// Nobody can tell: this instance fetches for itself.
@@ -119,7 +115,7 @@ impl Leases {
     pub async fn turn(self: &Arc<Self>, key: &str, patience: Duration) -> Turn {
         let until = Instant::now() + patience;
         match self.take(key).await {
-            Ok(Some(lease)) => return Turn::Lead { lease, waited: false },
+            Ok(Some(lease)) => return Turn::Lead(lease),
             Ok(None) => {}
             Err(Unavailable) => return Turn::Alone,
         }
@@ -127,7 +123,7 @@ impl Leases {
         loop {
             // It may have been given back before anybody here listened, or its holder may have died.
             match self.take(key).await {
-                Ok(Some(lease)) => return Turn::Lead { lease, waited: true },
+                Ok(Some(lease)) => return Turn::Lead(lease),
                 Ok(None) => {}
                 Err(Unavailable) => return Turn::Alone,
             }

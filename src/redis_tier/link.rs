@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::address::Host;
 use super::cluster::Cluster;
+use super::connect::Lanes;
 use super::refusal::{self, Refusals};
 use super::scripts::{self, Script};
 use crate::invalidation::Invalidation;
@@ -79,21 +80,22 @@ pub struct Appended {
 /// A server that commands are sent to.
 pub(crate) struct Node {
     name: String,
-    connection: MultiplexedConnection,
+    lanes: Lanes,
     failures: AtomicU32,
     lost: AtomicBool,
 }
 
 impl Node {
     /// What is connected to there; `name` is its address.
-    pub(super) fn new(name: String, connection: MultiplexedConnection) -> Node {
-        Node { name, connection, failures: AtomicU32::new(0), lost: AtomicBool::new(false) }
+    pub(super) fn new(name: String, lanes: impl Into<Lanes>) -> Node {
+        Node { name, lanes: lanes.into(), failures: AtomicU32::new(0), lost: AtomicBool::new(false) }
     }
     pub(super) fn name(&self) -> &str {
         &self.name
     }
+    /// This thread's connection.
     pub(super) fn connection(&self) -> MultiplexedConnection {
-        self.connection.clone()
+        self.lanes.own()
     }
     /// Whether it gets no commands any more.
     pub(super) fn is_lost(&self) -> bool {

@@ -25,7 +25,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{interval, sleep, timeout};
 
@@ -39,7 +39,7 @@ use crate::interim::{Outlet, Sink};
 use crate::invalidation::log::InvalidationLog;
 use crate::metrics::{MalformedWhat, Metrics};
 use crate::proxy::Proxy;
-use crate::redis_tier::connect::Connector;
+use crate::redis_tier::connect::{Connector, Lanes};
 use crate::redis_tier::follow::Follower;
 use crate::redis_tier::lease::{Leases, Waker};
 use crate::redis_tier::link::{Link, Names};
@@ -152,18 +152,12 @@ impl Server {
         let background = Background { follower, waker };
 
         let state = watch::Sender::new(Phase::Serving);
-        let control = {
-            let (core, phase) = (core.clone(), state.subscribe());
-            spawn_thread("asidecar-control", move |runtime| {
-                runtime.block_on(control(core, admin, admin_address, background, phase));
-            })?
-        };
         let wanted = core.config.listen.workers;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let open = Arc::new(Semaphore::new(core.config.upstream.max_connections));
         let slots = Arc::new(Semaphore::new(core.config.listen.max_connections));
         let settings = Arc::new(core.config.upstream.clone());
-        let mut workers = Vec::new();
+        let (mut workers, mut handles) = (Vec::new(), Vec::new());
         for n in 0..if wanted == 0 { cores } else { wanted } {
             let listener = listener.try_clone().map_err(|e| StartError(format!("a socket can't be shared: {e}")))?;
             let proxy = Arc::new(Proxy {
@@ -171,11 +165,23 @@ impl Server {
                 upstream: Upstream::new(settings.clone(), tls.clone(), open.clone()),
             });
             let (slots, phase) = (slots.clone(), state.subscribe());
-            workers.push(spawn_thread(&format!("asidecar-{n}"), move |runtime| {
+            let (worker, handle) = spawn_thread(&format!("asidecar-{n}"), move |runtime| {
+                Lanes::take(n);
                 runtime.block_on(work(proxy, listener, slots, phase));
                 runtime.shutdown_background();
-            })?);
+            })?;
+            workers.push(worker);
+            handles.push(handle);
         }
+        if let Some(follower) = &background.follower {
+            follower.connector.for_workers(handles);
+        }
+        let (control, _) = {
+            let (core, phase) = (core.clone(), state.subscribe());
+            spawn_thread("asidecar-control", move |runtime| {
+                runtime.block_on(control(core, admin, admin_address, background, phase));
+            })?
+        };
         Ok(Server { proxy: proxy_address, admin: admin_address, core, state, workers, control: Some(control) })
     }
 
@@ -254,10 +260,15 @@ fn listen(address: SocketAddr, what: &str) -> Result<StdListener, StartError> {
     })
 }
 
-fn spawn_thread(name: &str, run: impl FnOnce(Runtime) + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+fn spawn_thread(
+    name: &str,
+    run: impl FnOnce(Runtime) + Send + 'static,
+) -> Result<(JoinHandle<()>, Handle), StartError> {
     let failed = |e: io::Error| StartError(format!("a thread can't be started: {e}"));
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    std::thread::Builder::new().name(name.into()).spawn(move || run(runtime)).map_err(failed)
+    let handle = runtime.handle().clone();
+    let thread = std::thread::Builder::new().name(name.into()).spawn(move || run(runtime)).map_err(failed)?;
+    Ok((thread, handle))
 }
 
 async fn control(

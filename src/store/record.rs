@@ -195,7 +195,10 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<E
     let mut headers = HeaderMap::with_capacity(usize::from(fields));
     for _ in 0..fields {
         let name = HeaderName::from_bytes(r.bytes()?).map_err(|_| Unusable::Malformed)?;
-        let value = HeaderValue::from_bytes(r.bytes()?).map_err(|_| Unusable::Malformed)?;
+        let length = r.u32()? as usize;
+        let from = r.at;
+        r.take(length)?;
+        let value = HeaderValue::from_maybe_shared(r.record.slice(from..r.at)).map_err(|_| Unusable::Malformed)?;
         headers.append(name, value);
     }
     let body = if flags & COMPRESSED == 0 { r.record.slice(r.at..) } else { decompressed(&mut r)? };
