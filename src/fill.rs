@@ -321,12 +321,13 @@ impl Proxy {
     /// replaces what this process knew.
     pub async fn look_in_redis(&self, order: &mut Order) -> Option<InRedis> {
         let shared = self.core.shared.as_ref().filter(|_| !order.past_redis)?;
-        let mut stored = shared.get(&order.key, order.route, self.core.clock.now()).await?;
+        let again = std::mem::replace(&mut order.looked, true);
+        let mut stored = shared.get(&order.key, order.route, self.core.clock.now(), again).await?;
         if let Stored::Variants(variants) = &stored {
             self.core.memory.put(&order.primary, stored.clone());
             order.known = Some(variants.clone());
             order.key = variants.key_of(&order.primary, &order.request).into();
-            let variant = shared.get(&order.key, order.route, self.core.clock.now()).await;
+            let variant = shared.get(&order.key, order.route, self.core.clock.now(), again).await;
             if variant.is_none() {
                 order.learn(Why::VARIANT);
             }

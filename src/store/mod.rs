@@ -41,8 +41,9 @@ impl Shared {
         self.link.is_trusted()
     }
 
-    /// What stands under a key at `now`, for the route with that index.
-    pub async fn get(&self, key: &str, route: usize, now: Timestamp) -> Option<Stored> {
+    /// What stands under a key at `now`, for the route with that index. What can't be used is counted, unless it is
+    /// looked at `again`.
+    pub async fn get(&self, key: &str, route: usize, now: Timestamp, again: bool) -> Option<Stored> {
         // What this instance could not log yet, other instances do not know: their entries may be older.
         if self.log.pending() > 0 {
             return None;
@@ -58,8 +59,10 @@ impl Shared {
             }
             Ok(other) => Some(other),
             Err(cause) => {
-                self.metrics.malformed(MalformedWhat::Record);
-                tracing::debug!(key, %cause, "a record in Redis can't be used");
+                if !again {
+                    self.metrics.malformed(MalformedWhat::Record);
+                    tracing::debug!(key, %cause, "a record in Redis can't be used");
+                }
                 None
             }
         }
