@@ -2,6 +2,8 @@
 //!
 //!   bare 127.0.0.1:PORT           the yardstick: a bare hyper server on one thread that answers `GET /b/SIZE/KEY`
 //!                                 with SIZE bytes, cacheable for an hour, and does nothing else
+//!   bare 127.0.0.1:PORT each      the same with a body of its own for each KEY, as a cache has: what memory costs that
+//!                                 is not in the processor's caches
 //!   bare 127.0.0.1:PORT origin    the same with all that an origin needs, and a count of what it was asked:
 //!                                 /u/SIZE/KEY         not to be stored
 //!                                 /s/SIZE/KEY         not to be stored, and streamed: 64 KiB each millisecond
@@ -32,9 +34,17 @@ const LARGEST: usize = 16 << 20;
 const PIECE: usize = 64 << 10;
 
 type Bodies = RefCell<HashMap<usize, Bytes>>;
+type Each = RefCell<HashMap<String, Bytes>>;
 
 fn body(size: usize, bodies: &Bodies) -> Bytes {
     bodies.borrow_mut().entry(size).or_insert_with(|| Bytes::from(vec![b'x'; size])).clone()
+}
+
+fn body_of_its_own(path: &str, size: usize, bodies: &Each) -> Bytes {
+    if let Some(body) = bodies.borrow().get(path) {
+        return body.clone();
+    }
+    bodies.borrow_mut().entry(path.into()).or_insert_with(|| Bytes::from(vec![b'x'; size])).clone()
 }
 
 fn cacheable(body: Bytes) -> Response<Full<Bytes>> {
@@ -52,10 +62,10 @@ fn not_found() -> Response<Full<Bytes>> {
 }
 
 /// The yardstick: as little as the library lets anybody do.
-fn answer(request: &Request<Incoming>, bodies: &Bodies) -> Response<Full<Bytes>> {
+fn answer(request: &Request<Incoming>, body: impl FnOnce(usize) -> Bytes) -> Response<Full<Bytes>> {
     let mut parts = request.uri().path().split('/').skip(1);
     match (parts.next(), parts.next().map(str::parse::<usize>)) {
-        (Some("b"), Some(Ok(size))) if size <= LARGEST => cacheable(body(size, bodies)),
+        (Some("b"), Some(Ok(size))) if size <= LARGEST => cacheable(body(size)),
         _ => not_found(),
     }
 }
@@ -105,15 +115,17 @@ async fn origin(
 
 fn main() -> std::io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9000".into());
-    let is_origin = std::env::args().nth(2).is_some_and(|a| a == "origin");
+    let what = std::env::args().nth(2).unwrap_or_default();
+    let (is_origin, each) = (what == "origin", what == "each");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind(address).await?;
         let (bodies, asked) = (Rc::<Bodies>::default(), Rc::<Cell<u64>>::default());
+        let own = Rc::<Each>::default();
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
-            let (bodies, asked) = (bodies.clone(), asked.clone());
+            let (bodies, own, asked) = (bodies.clone(), own.clone(), asked.clone());
             tokio::task::spawn_local(async move {
                 let (mut http, io) = (http1::Builder::new(), TokioIo::new(stream));
                 http.timer(TokioTimer::new());
@@ -123,8 +135,15 @@ fn main() -> std::io::Result<()> {
                         async { Ok::<_, Infallible>(response.await) }
                     });
                     http.serve_connection(io, service).await
+                } else if each {
+                    let service = service_fn(|request: Request<Incoming>| {
+                        let path = request.uri().path();
+                        ready(Ok::<_, Infallible>(answer(&request, |size| body_of_its_own(path, size, &own))))
+                    });
+                    http.serve_connection(io, service).await
                 } else {
-                    let service = service_fn(|request| ready(Ok::<_, Infallible>(answer(&request, &bodies))));
+                    let service =
+                        service_fn(|request| ready(Ok::<_, Infallible>(answer(&request, |size| body(size, &bodies)))));
                     http.serve_connection(io, service).await
                 };
             });

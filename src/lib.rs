@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | the request's way, all of it | [`proxy`] | nothing: what comes after what |
 //! | accept, drain; ambiguous framing | [`server`], [`server::guard`] | who gets in |
-//! | the first look: malformed, too large | [`screen`](mod@screen) | what gets no further |
+//! | the first look: malformed, too large | [`screen`](mod@screen), [`noted`] | what gets no further |
 //! | find the route | [`route`], [`template`] | the most specific match, and its parameters |
 //! | look up, bypass or write? | [`admission::plan`] | what is done with a request |
 //! | build the key | [`key`], [`vary`] | what identifies a response |
@@ -21,13 +21,14 @@
 //! | messages and the log in Redis | [`redis_tier::follow`], [`redis_tier::link`] | gaps, broken chains, trust |
 //! | what a write invalidates | [`write`](mod@write) | its path, key, tags, `Location` |
 //! | memory; Redis; the record | [`store::memory`], [`store`], [`store::record`] | what is kept where |
+//! | an entry's fields, body, key, tags | [`content`], [`shape`] | what is its own, and what many share |
 //! | fields on their way upstream | [`forward`] | what may steer what is stored for all |
 //! | interim responses (1xx) | [`interim`] | where they may stand, and how many |
 //! | the API's side; bodies | [`upstream`], [`spool`], [`body`], [`tunnel`] | deadlines, bounds |
 //! | render the answer | [`respond`], [`conditional`], [`problem`] | `Cache-Status`, 304, errors |
 //! | which bytes of it were asked for? | [`range`] | parts, none (416), or the whole |
 //! | the words for all of it | [`words`] | one word per outcome and reason |
-//! | configuration; metrics; admin; commands | [`config`], [`metrics`], [`admin`], [`cli`] | |
+//! | configuration; metrics; admin; commands | [`config`], [`metrics`], [`tally`], [`admin`], [`cli`] | |
 //!
 //! # What always holds
 //!

@@ -8,7 +8,7 @@ STYLE = ("text{font-family:ui-sans-serif,system-ui,'Segoe UI',Helvetica,Arial,sa
 
 
 def colour(name):
-    return OURS if name.startswith("asidecar") else YARDSTICK if name in ("bare hyper", "direct") else THEIRS
+    return OURS if name.startswith("asidecar") else YARDSTICK if name == "direct" or name.startswith("bare") else THEIRS
 
 
 def number(value):

@@ -38,7 +38,7 @@ def middle(rows):
 
 def all_servers(stage, bare=True):
     """asidecar and all its peers; whoever can't be started is left out, and said so."""
-    servers = [stage.bare()] if bare else []
+    servers = [stage.bare(), stage.bare_with_bodies()] if bare else []
     servers.append(stage.asidecar())
     for peer in stage.peers:
         try:

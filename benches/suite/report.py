@@ -37,7 +37,7 @@ def missed(m):
 
 
 def peers_of(names):
-    return [n for n in names if n not in ("asidecar", "bare hyper", "direct")]
+    return [n for n in names if n not in ("asidecar", "direct") and not n.startswith("bare")]
 
 
 def hits_tables(data):
@@ -57,6 +57,10 @@ def hits_goals(data):
         ours, bare = servers["asidecar"]["cpu"], servers["bare hyper"]["cpu"]
         yield (f"CPU of a hit, {size_name(size)}, to the bare hyper server", "at most 1.05", f"{ours / bare:.2f}",
                ours <= 1.05 * bare)
+        each = servers.get("bare hyper, 1,000 bodies")
+        if each:
+            yield (f"CPU of a hit, {size_name(size)}, to the bare hyper server with a body for each key",
+                   "at most 1.05", f"{ours / each['cpu']:.2f}", ours <= 1.05 * each["cpu"])
         peers = {n: servers[n]["cpu"] for n in peers_of(servers)}
         if peers:
             best = min(peers, key=peers.get)

@@ -324,8 +324,15 @@ class Stage:
         return int(self.upstream.get("/count")[0])
 
     def bare(self):
+        return self.library("bare hyper")
+
+    def bare_with_bodies(self):
+        """The same with a body for each key, as a cache has."""
+        return self.library("bare hyper, 1,000 bodies", "each")
+
+    def library(self, name, *mode):
         port = free_port()
-        return self.start("bare hyper", [RELEASE / "examples/bare", f"127.0.0.1:{port}"], port, [self.server_cpu])
+        return self.start(name, [RELEASE / "examples/bare", f"127.0.0.1:{port}", *mode], port, [self.server_cpu])
 
     def asidecar(self, name="asidecar", workers=1, cpus=None, memory="4GiB", more="", ready="/b/1/0"):
         folder, port, admin = self.folder("asidecar"), free_port(), free_port()

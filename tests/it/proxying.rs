@@ -774,6 +774,42 @@ async fn an_idle_connection_is_closed_whether_it_said_something_or_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_not_idle_while_its_request_is_answered_however_slowly() {
+    let (head, rest) = (Gate::closed(), Gate::closed());
+    let gates = (head.clone(), rest.clone());
+    let origin = RawOrigin::start(move |mut wire, _| {
+        let (head, rest) = gates.clone();
+        async move {
+            wire.head().await;
+            head.pass().await;
+            wire.send("HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: 6\r\n\r\nabc").await;
+            rest.pass().await;
+            wire.send("def").await;
+        }
+    })
+    .await;
+    let proxy = Instance::in_front_of(origin.address, "[listen]\nidle_timeout = \"60ms\"\n");
+    // Each of them is closed when it has been idle for long enough: so long has the other one waited.
+    let idle = async || {
+        for _ in 0..3 {
+            let mut silent = Wire::connect(proxy.server.proxy).await;
+            assert_eq!(silent.rest().await, "");
+        }
+    };
+    let mut client = Wire::connect(proxy.server.proxy).await;
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    head.wait_for(1).await;
+    idle().await;
+    head.open(1);
+    rest.wait_for(1).await;
+    idle().await;
+    rest.open(1);
+    let answer = client.answer().await;
+    assert_eq!((answer.status, &*answer.body), (200, "abcdef"));
+    assert_eq!(client.rest().await, "", "then it is idle, and closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_over_the_bound_wait_until_there_is_room() {
     let origin = Origin::counting("").await;
     let proxy = Instance::configured(origin.address, "", |config| config.listen.max_connections = 1);
