@@ -140,7 +140,7 @@ impl Connector {
     }
 
     /// Whose commands have connections of their own, from the next connecting on: a command that crosses threads costs
-    /// two wake-ups. The worker at each place calls [`Lanes::take`] with it.
+    /// two wake-ups. The worker at each place says which it is by `Lanes::take`.
     pub fn for_workers(&self, workers: Vec<Handle>) {
         let _ = self.workers.set(workers.into());
     }
