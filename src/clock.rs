@@ -56,8 +56,7 @@ impl Clock {
 
     /// The current instant.
     pub fn now(&self) -> Timestamp {
-        let shown = self.stopped.unwrap_or_else(|| Timestamp::from_system(SystemTime::now()));
-        Timestamp(shown.0.saturating_add_signed(self.offset.load(Ordering::Relaxed)))
+        self.turned(self.stopped.unwrap_or_else(|| Timestamp::from_system(SystemTime::now())))
     }
 
     /// What the clock shows at an instant that was just read, without another reading: by the wall clock as this thread
@@ -66,8 +65,8 @@ impl Clock {
         thread_local! {
             static READ: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
         }
-        if self.stopped.is_some() {
-            return self.now();
+        if let Some(stopped) = self.stopped {
+            return self.turned(stopped);
         }
         let lately = READ.get().filter(|(at, _)| instant.saturating_duration_since(*at) < LATELY);
         let (at, wall) = lately.unwrap_or_else(|| {
@@ -77,8 +76,12 @@ impl Clock {
             READ.set(Some(read));
             read
         });
-        let shown = millis(wall + instant.saturating_duration_since(at));
-        Timestamp(shown.saturating_add_signed(self.offset.load(Ordering::Relaxed)))
+        self.turned(Timestamp(millis(wall + instant.saturating_duration_since(at))))
+    }
+
+    /// What a test has made of an instant.
+    fn turned(&self, at: Timestamp) -> Timestamp {
+        Timestamp(at.0.saturating_add_signed(self.offset.load(Ordering::Relaxed)))
     }
 
     /// Turns the clock forward: what a test does instead of waiting.

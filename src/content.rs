@@ -10,8 +10,9 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::key;
 use crate::shape::Shape;
 
 /// Bodies up to this, in bytes, are copied into the block.
@@ -51,7 +52,7 @@ impl Content {
         let mut block = BytesMut::with_capacity(key.len() + path.len() + tags.len() + own);
         block.put_slice(key.as_bytes());
         let key_end = at(&block);
-        let path_from = path_in(key).filter(|at| key[*at..].starts_with(path)).unwrap_or_else(|| {
+        let path_from = key::path_in(key).filter(|at| key[*at..].starts_with(path)).unwrap_or_else(|| {
             block.put_slice(path.as_bytes());
             key.len()
         });
@@ -125,9 +126,9 @@ impl Content {
         self.shape.answer(self.own(), age, status)
     }
 
-    /// Whether an Age is stored, as it came.
-    pub fn has_age(&self) -> bool {
-        self.shape.has_age()
+    /// Whether a field of this name is stored.
+    pub fn has(&self, name: &HeaderName) -> bool {
+        self.shape.has(name)
     }
 
     /// Its body.
@@ -165,11 +166,6 @@ impl Content {
 
 /// What a body that stands apart takes beyond its bytes: the box, the allocation's own and its count.
 const APART: usize = 96;
-
-/// Where the path begins in a key without a template, `//host/path`.
-fn path_in(key: &str) -> Option<usize> {
-    Some(2 + memchr::memchr(b'/', key.strip_prefix("//")?.as_bytes())?)
-}
 
 fn at(block: &BytesMut) -> u32 {
     clamped(block.len())

@@ -90,17 +90,11 @@ impl Entry {
         log.standing(&self.stamp, || self.tag_ids())
     }
 
-    /// All that it is invalidated by: its key, with its base and without what it varies by, its path and the path's
-    /// segments, and its tags. They are hashed anew each time: they are asked for when the log has changed.
+    /// All that it is invalidated by. They are hashed anew each time: they are asked for when the log has changed.
     pub fn tag_ids(&self) -> impl Iterator<Item = TagId> + '_ {
-        let key = self.key();
-        let base = key.get(..self.base as usize).unwrap_or(key);
-        let primary = Some(key::without_variant(key)).filter(|primary| *primary != key);
-        let keys = [Some(key), primary, Some(base).filter(|base| *base != key)];
-        let of_key = |key: &str| TagId::of(TagKind::Key, key.as_bytes());
         let of_tag = |name: &str| TagId::of(TagKind::Tag, name.as_bytes());
         let names = self.content.tags().lines().map(of_tag);
-        keys.into_iter().flatten().map(of_key).chain(path_ids(self.content.path())).chain(names)
+        ids_of(self.key(), self.base as usize, self.content.path()).chain(names)
     }
 }
 
@@ -254,6 +248,15 @@ fn accepts_stale_for_an_error(request: &CacheControl, lifetime: &Lifetime, state
     allowed && !lifetime.must_revalidate && by.saturating_add(lifetime.fresh) < millis(LONGEST_LIFE)
 }
 
+/// What every entry is invalidated by: its key, with its base and without what it varies by, its path and the path's
+/// segments.
+fn ids_of<'e>(key: &'e str, base: usize, path: &'e str) -> impl Iterator<Item = TagId> + 'e {
+    let primary = Some(key::without_variant(key)).filter(|primary| *primary != key);
+    let base = key.get(..base).filter(|base| *base != key);
+    let of_key = |key: &str| TagId::of(TagKind::Key, key.as_bytes());
+    [Some(key), primary, base].into_iter().flatten().map(of_key).chain(path_ids(path))
+}
+
 /// The ids and names of an entry's tags.
 #[derive(Clone, Debug, Default)]
 pub struct Tags {
@@ -268,11 +271,7 @@ impl Tags {
     /// the route's templates.
     pub fn of_request(policy: &RoutePolicy, key: &str, base: usize, path: &str, params: &[&str]) -> Tags {
         let mut tags = Tags::default();
-        tags.ids.push(TagId::of(TagKind::Key, key.as_bytes()));
-        if base < key.len() {
-            tags.ids.push(TagId::of(TagKind::Key, &key.as_bytes()[..base]));
-        }
-        tags.ids.extend(path_ids(path));
+        tags.ids.extend(ids_of(key, base, path));
         let mut name = String::new();
         for template in &policy.tags {
             name.clear();

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::admission::{self, Personal};
-use crate::body::{Fetched, RequestBody};
+use crate::body::Fetched;
 use crate::clock::{Timestamp, millis};
 use crate::coalesce::{Lead, Origin, Progress, Streaming};
 use crate::conditional;
@@ -167,7 +167,7 @@ struct Kept {
 /// Whether a fill is to fetch.
 enum Mine {
     /// It is stored already, and fresh for so many more milliseconds (0 or less: stale).
-    Found(Arc<Entry>, i64),
+    Found((Arc<Entry>, i64)),
     /// Another instance asked upstream in vain.
     Failed(Problem),
     /// It is, for the whole fleet if there is a lease.
@@ -192,7 +192,7 @@ impl Proxy {
     pub async fn fill(self: Arc<Self>, order: Order, mut lead: Lead, mut leader: Leader) {
         let mut order = order;
         let lease = match self.take_turn(&mut order, &mut leader).await {
-            Mine::Found(found, left) => return settle(&lead, leader.take(), found, Origin::Redis(left)),
+            Mine::Found((found, left)) => return settle(&lead, leader.take(), found, Origin::Redis(left)),
             Mine::Failed(problem) => {
                 return match order.stands_in(&Err(problem)) {
                     Some((stale, origin)) => settle(&lead, leader.take(), stale, origin),
@@ -244,7 +244,7 @@ impl Proxy {
         if !order.looked
             && let Some(found) = self.redis_answers(order, leader).await
         {
-            return found;
+            return Mine::Found(found);
         }
         let Some(leases) = self.core.leases.as_ref().filter(|_| order.fleet && !order.past_redis) else {
             return Mine::Fetch(None);
@@ -258,12 +258,12 @@ impl Proxy {
                         return Mine::Fetch(Some(lease));
                     };
                     lease.release(Ended::Stored).await;
-                    return found;
+                    return Mine::Found(found);
                 }
                 Turn::Ended(Ended::Failed(problem)) => return Mine::Failed(problem),
                 Turn::Ended(Ended::Stored) => {
                     if let Some(found) = self.redis_answers(order, leader).await {
-                        return found;
+                        return Mine::Found(found);
                     }
                 }
                 Turn::Ended(Ended::NotStorable | Ended::Abandoned) | Turn::Alone => break,
@@ -274,10 +274,10 @@ impl Proxy {
 
     /// What Redis has, where nothing is left to do then. What may answer although it is stale goes to who leads at
     /// once, and the fill goes on behind his back.
-    async fn redis_answers(&self, order: &mut Order, leader: &mut Leader) -> Option<Mine> {
+    pub async fn redis_answers(&self, order: &mut Order, leader: &mut Leader) -> Option<(Arc<Entry>, i64)> {
         let InRedis { entry, left, renew } = self.look_in_redis(order).await?;
         if !renew {
-            return Some(Mine::Found(entry, left));
+            return Some((entry, left));
         }
         if leader.is_some() {
             order.interim = None;
@@ -369,14 +369,7 @@ impl Proxy {
                 headers.remove(name);
             }
         }
-        let ask = |headers| Outgoing {
-            method: Method::GET,
-            target: order.target.clone(),
-            headers,
-            body: RequestBody::Empty,
-            upload: None,
-            interim: order.interim.clone(),
-        };
+        let ask = |headers| Outgoing::without_body(Method::GET, order.target.clone(), headers, order.interim.clone());
         let Some((stale, _)) = &order.stale else { return self.fetch(order.route, ask(headers)).await };
         let mut conditional = headers.clone();
         let validators = stale.content.headers();
@@ -521,7 +514,7 @@ impl Proxy {
     /// Says once that a response is shared with its Set-Cookie: right by HTTP, and seldom meant.
     fn tell_of_cookies(&self, entry: &Entry) {
         if !self.core.cookies_told.load(Ordering::Relaxed)
-            && entry.content.headers().contains_key(SET_COOKIE)
+            && entry.content.has(&SET_COOKIE)
             && !self.core.cookies_told.swap(true, Ordering::Relaxed)
         {
             tracing::warn!(

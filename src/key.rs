@@ -80,6 +80,11 @@ pub fn base(policy: &RoutePolicy, host: &str, path: &str, params: &[&str], out: 
     }
 }
 
+/// Where the path begins in a key whose base is `//host/path`.
+pub fn path_in(key: &str) -> Option<usize> {
+    Some(2 + memchr::memchr(b'/', key.strip_prefix("//")?.as_bytes())?)
+}
+
 /// A key without the part that tells variants apart, which begins with two `#`.
 pub fn without_variant(key: &str) -> &str {
     let at = memchr::memchr_iter(b'#', key.as_bytes()).find(|at| key.as_bytes().get(at + 1) == Some(&b'#'));

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::admission::{self, Personal, Plan};
-use crate::body::{Body, RequestBody, Upload};
+use crate::body::{Body, Fetched, RequestBody, Upload};
 use crate::clock::Timestamp;
 use crate::coalesce::{Lead, Origin, Progress, Ticket, outcome};
 use crate::config::{ClientControl, Coalesce, Inputs, RoutePolicy};
@@ -63,17 +63,12 @@ pub struct Proxy {
     pub upstream: Upstream,
 }
 
-/// A request as the steps see it.
-struct Ask<'r> {
-    method: &'r Method,
-    target: &'r PathAndQuery,
-    headers: &'r HeaderMap,
+/// A request as it came, and where from.
+struct Received<B> {
+    request: Request<B>,
     noted: Noted,
-    version: Version,
-    host: &'r str,
-    from: &'r Connection,
-    route: usize,
-    params: &'r [&'r str],
+    from: Arc<Connection>,
+    began: Instant,
 }
 
 impl<B> Received<B> {
@@ -100,6 +95,19 @@ impl<B> Received<B> {
     }
 }
 
+/// A request as the steps see it.
+struct Ask<'r> {
+    method: &'r Method,
+    target: &'r PathAndQuery,
+    headers: &'r HeaderMap,
+    noted: Noted,
+    version: Version,
+    host: &'r str,
+    from: &'r Connection,
+    route: usize,
+    params: &'r [&'r str],
+}
+
 impl<'r> Ask<'r> {
     fn new<B>(received: &'r Received<B>, host: &'r str, found: &'r Match<'r>) -> Ask<'r> {
         let Received { request, noted, from, .. } = received;
@@ -118,11 +126,11 @@ impl<'r> Ask<'r> {
 }
 
 /// What a request looks for in the cache.
-struct Sought<'r> {
+struct Sought {
     /// In which way it is personal.
     who: Personal,
     /// Its own directives.
-    control: &'r CacheControl,
+    control: CacheControl,
     /// The key: the variant's, when memory knows what the responses vary by.
     key: String,
     /// The length of the key's base.
@@ -137,35 +145,16 @@ struct Done {
     outcome: Outcome,
 }
 
-/// A request as it came, and where from.
-struct Received<B> {
-    request: Request<B>,
-    noted: Noted,
-    from: Arc<Connection>,
-    began: Instant,
-}
-
 /// What is to be done with a request that memory does not answer.
 enum Next {
     /// It asks to become a tunnel.
     Tunnel,
-    /// It is looked for beyond memory.
-    Miss(Box<Missed>),
+    /// It is looked for beyond memory, which had that.
+    Miss(Box<(Sought, Seen, Timestamp)>),
     /// It goes past the cache.
     Bypass(Bypass),
     /// It changes something.
     Write,
-}
-
-/// What was looked for in memory, and what was there.
-struct Missed {
-    who: Personal,
-    control: CacheControl,
-    key: String,
-    base: usize,
-    known: Option<Arc<Variants>>,
-    seen: Seen,
-    now: Timestamp,
 }
 
 /// The answer to a request: at once, as from memory, or when it is there.
@@ -267,8 +256,8 @@ impl Proxy {
         let ask = Ask::new(&received, &host, &found);
         let done = match next {
             Next::Miss(missed) => {
-                let Missed { who, ref control, key, base, known, seen, now } = *missed;
-                self.miss(&ask, Sought { who, control, key, base, known }, seen, now).await
+                let (sought, seen, now) = *missed;
+                self.miss(&ask, sought, seen, now).await
             }
             Next::Bypass(reason) => self.bypass(&ask, body, reason).await,
             Next::Write => self.write(&ask, body).await,
@@ -288,45 +277,39 @@ impl Proxy {
         who: Personal,
         control: CacheControl,
         now: Timestamp,
-    ) -> ControlFlow<Done, Box<Missed>> {
-        let mut key = KEY.take();
-        let base = key::build(self.policy(ask.route), &keyed(ask), &mut key);
-        let (seen, known) = self.look_in_memory(ask, who, &control, &mut key, now);
+    ) -> ControlFlow<Done, Box<(Sought, Seen, Timestamp)>> {
+        let mut sought = Sought { who, control, key: KEY.take(), base: 0, known: None };
+        let seen = self.look_in_memory(ask, &mut sought, now);
         if let Seen::Entry(entry, verdict @ Verdict::Fresh { left }) = &seen {
             let hits = entry.hits.fetch_add(1, Ordering::Relaxed);
             let eagerness = self.policy(ask.route).early_refresh;
             let roll = || roll(entry.key(), now.plus(Duration::from_millis(hits.into())));
             if !who.any() && freshness::refreshes_early(*left, entry.cost, eagerness, roll) {
-                let sought = Sought { who, control: &control, key: key.clone(), base, known };
                 self.refresh(ask, &sought, entry.clone());
             }
-            KEY.set(key);
+            KEY.set(sought.key);
             return ControlFlow::Break(self.hit(ask, entry, *verdict, false, now));
         }
-        ControlFlow::Continue(Box::new(Missed { who, control, key, base, known, seen, now }))
+        ControlFlow::Continue(Box::new((sought, seen, now)))
     }
 
-    /// What memory knows, judged for this request, and what the key's responses vary by. `key` becomes the variant's
-    /// key.
-    fn look_in_memory(
-        &self,
-        ask: &Ask<'_>,
-        who: Personal,
-        control: &CacheControl,
-        key: &mut String,
-        now: Timestamp,
-    ) -> (Seen, Option<Arc<Variants>>) {
+    /// What memory knows, judged for this request. What is sought gets its key, the variant's where memory knows what
+    /// the key's responses vary by.
+    fn look_in_memory(&self, ask: &Ask<'_>, sought: &mut Sought, now: Timestamp) -> Seen {
+        let policy = self.policy(ask.route);
+        let Sought { who, control, key, base, known } = sought;
+        *base = key::build(policy, &keyed(ask), key);
+        *known = None;
         let mut stored = self.core.memory.get(key);
-        let mut known = None;
         if let Some(Stored::Variants(variants)) = stored {
             if variants.until() <= now {
-                return (Seen::Nothing, None);
+                return Seen::Nothing;
             }
             variants.extend_key(ask.headers, key);
             stored = self.core.memory.get(key);
-            known = Some(variants);
+            *known = Some(variants);
         }
-        let seen = match stored {
+        match stored {
             None | Some(Stored::Variants(_)) if known.is_some() => Seen::NoVariant,
             None | Some(Stored::Variants(_)) => Seen::Nothing,
             Some(Stored::Pass { until }) if until > now => Seen::Pass,
@@ -337,11 +320,10 @@ impl Proxy {
             Some(Stored::Entry(entry)) => {
                 let standing = entry.standing(&self.core.log);
                 let trusted = self.core.log.trusted(now);
-                let verdict = judge(&entry, self.policy(ask.route), who, control, standing, trusted, now);
+                let verdict = judge(&entry, policy, *who, control, standing, trusted, now);
                 Seen::Entry(entry, verdict)
             }
-        };
-        (seen, known)
+        }
     }
 
     /// A hit in memory, fresh or stale as it was judged. While Redis is silent a bounded route is served all the same,
@@ -366,8 +348,8 @@ impl Proxy {
     }
 
     /// Nothing fresh in memory: stale, joined, or fetched.
-    async fn miss(self: &Arc<Self>, ask: &Ask<'_>, mut sought: Sought<'_>, mut seen: Seen, mut now: Timestamp) -> Done {
-        let Sought { who, control, .. } = sought;
+    async fn miss(self: &Arc<Self>, ask: &Ask<'_>, mut sought: Sought, mut seen: Seen, mut now: Timestamp) -> Done {
+        let who = sought.who;
         if let Seen::Entry(entry, verdict @ Verdict::Accepted { .. }) = &seen {
             return self.hit(ask, entry, *verdict, false, now);
         }
@@ -378,7 +360,7 @@ impl Proxy {
             self.refresh(ask, &sought, entry.clone());
             return self.hit(ask, entry, *verdict, false, now);
         }
-        if *ask.method == Method::HEAD && !control.only_if_cached {
+        if *ask.method == Method::HEAD && !sought.control.only_if_cached {
             // A HEAD's response has no body to store; it is answered by a GET's entry or by upstream.
             return self.head(ask, &sought, &seen, now).await;
         }
@@ -387,14 +369,14 @@ impl Proxy {
             let why = seen.why(who);
             let mut order = self.question(ask, &sought, seen.stale());
             let (lookup, primary) = (order.key.clone(), order.primary.clone());
-            if control.only_if_cached {
+            if sought.control.only_if_cached {
                 return self.only_if_cached(ask, &sought, now).await;
             }
             order.as_asked = who.any() || matches!(seen, Seen::Pass);
             let (as_asked, learned) = (order.as_asked, order.learned.clone());
             let policy = self.policy(ask.route);
             // Who wants validation may not be answered by what another found in Redis.
-            let shares = policy.coalesce != Coalesce::Off && !who.any() && !control.no_cache;
+            let shares = policy.coalesce != Coalesce::Off && !who.any() && !sought.control.no_cache;
             let joins = shares && !matches!(seen, Seen::Pass) && attempt < ATTEMPTS;
             order.fleet = joins && policy.coalesce == Coalesce::Fleet;
             let as_of = self.core.log.position();
@@ -434,8 +416,7 @@ impl Proxy {
             }
             // What was waited for is not for this request: look again, as if it came now.
             now = self.core.clock.now();
-            key::build(policy, &keyed(ask), &mut sought.key);
-            (seen, sought.known) = self.look_in_memory(ask, who, control, &mut sought.key, now);
+            seen = self.look_in_memory(ask, &mut sought, now);
             if let Seen::Entry(entry, verdict @ Verdict::Fresh { .. }) = &seen {
                 return self.hit(ask, entry, *verdict, true, now);
             }
@@ -463,7 +444,7 @@ impl Proxy {
 
     /// The response of a request that waited for another's fill; `None` when that is not for it: it was
     /// invalidated before this request came, it is another variant, or it can't be shared.
-    fn waited(&self, ask: &Ask<'_>, sought: &Sought<'_>, primary: &str, progress: Progress, why: Why) -> Option<Done> {
+    fn waited(&self, ask: &Ask<'_>, sought: &Sought, primary: &str, progress: Progress, why: Why) -> Option<Done> {
         let now = self.core.clock.now();
         let mine = |entry: &Entry, variants: Option<&Variants>| {
             let own = match variants {
@@ -521,26 +502,21 @@ impl Proxy {
         mut order: Order,
         lead: Lead,
     ) -> Result<Answer, oneshot::error::RecvError> {
-        let found = self.look_in_redis(&mut order).await;
-        order.looked = true;
-        if let Some(InRedis { entry, left, renew: false }) = found {
-            fill::settle(&lead, None, entry.clone(), Origin::Redis(left));
-            return Ok(Answer::Found(entry, Origin::Redis(left)));
-        }
-        order.outgoing = self.outgoing(ask, true);
-        if let Some(InRedis { entry, left, .. }) = found {
-            self.core.memory.put_from_record(&entry);
-            tokio::spawn(Box::pin(self.clone().fill(order, lead, None)));
-            return Ok(Answer::Found(entry, Origin::Redis(left)));
-        }
-        order.interim = ask.from.sink(ask.version);
         let (tell, told) = oneshot::channel();
-        tokio::spawn(Box::pin(self.clone().fill(order, lead, Some(tell))));
+        let mut leader = Some(tell);
+        if let Some((entry, left)) = self.redis_answers(&mut order, &mut leader).await {
+            fill::settle(&lead, leader, entry, Origin::Redis(left));
+        } else {
+            order.outgoing = self.outgoing(ask, true);
+            // Who was answered already gets no interim responses.
+            order.interim = leader.as_ref().and_then(|_| ask.from.sink(ask.version));
+            tokio::spawn(Box::pin(self.clone().fill(order, lead, leader)));
+        }
         told.await
     }
 
     /// RFC 9111 section 5.2.1.7: a stored response or a 504.
-    async fn only_if_cached(&self, ask: &Ask<'_>, sought: &Sought<'_>, now: Timestamp) -> Done {
+    async fn only_if_cached(&self, ask: &Ask<'_>, sought: &Sought, now: Timestamp) -> Done {
         let mut order = self.question(ask, sought, None);
         if let Some(found) = self.look_in_redis(&mut order).await {
             return self.found(ask, &found.entry, Origin::Redis(found.left), Why::NOTHING, false, now);
@@ -549,7 +525,7 @@ impl Proxy {
     }
 
     /// Fetches a stale entry anew behind the client's back, unless somebody does already.
-    fn refresh(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought<'_>, stale: Arc<Entry>) {
+    fn refresh(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought, stale: Arc<Entry>) {
         let as_of = self.core.log.position();
         if let Some(lead) = self.core.fills.try_lead(&sought.key.as_str().into(), as_of) {
             let mut order = self.order(ask, sought, Some((stale, Fallback::AnyError)));
@@ -559,19 +535,19 @@ impl Proxy {
         }
     }
 
-    fn verdict(&self, route: usize, sought: &Sought<'_>, entry: &Entry, now: Timestamp) -> Verdict {
+    fn verdict(&self, route: usize, sought: &Sought, entry: &Entry, now: Timestamp) -> Verdict {
         let (standing, trusted) = (entry.standing(&self.core.log), self.core.log.trusted(now));
-        judge(entry, self.policy(route), sought.who, sought.control, standing, trusted, now)
+        judge(entry, self.policy(route), sought.who, &sought.control, standing, trusted, now)
     }
 
     /// What is to be fetched.
-    fn order(&self, ask: &Ask<'_>, sought: &Sought<'_>, stale: Option<(Arc<Entry>, Fallback)>) -> Order {
+    fn order(&self, ask: &Ask<'_>, sought: &Sought, stale: Option<(Arc<Entry>, Fallback)>) -> Order {
         Order { outgoing: self.outgoing(ask, true), ..self.question(ask, sought, stale) }
     }
 
     /// What is asked for, without the fields for upstream, which may not be needed.
-    fn question(&self, ask: &Ask<'_>, sought: &Sought<'_>, stale: Option<(Arc<Entry>, Fallback)>) -> Order {
-        let Sought { who, control, ref key, base, ref known } = *sought;
+    fn question(&self, ask: &Ask<'_>, sought: &Sought, stale: Option<(Arc<Entry>, Fallback)>) -> Order {
+        let Sought { who, control, key, base, known } = sought;
         let primary: Arc<str> = key::without_variant(key).into();
         let policy = self.policy(ask.route);
         let target = match policy.inputs {
@@ -583,15 +559,15 @@ impl Proxy {
             past_redis: (control.no_cache && stale.is_some())
                 || (policy.coherence == crate::config::Coherence::Strict && !trusted),
             key: key.as_str().into(),
-            tags: Tags::of_request(policy, &primary, base, ask.target.path(), ask.params),
+            tags: Tags::of_request(policy, &primary, *base, ask.target.path(), ask.params),
             primary,
-            base,
+            base: *base,
             route: ask.route,
             target,
             request: ask.headers.clone(),
             outgoing: HeaderMap::new(),
             looked: false,
-            who,
+            who: *who,
             stale,
             known: known.clone(),
             fleet: false,
@@ -611,7 +587,7 @@ impl Proxy {
 
     /// A HEAD that memory does not answer: Redis does, or upstream, whose 200 says something of what is stored
     /// (RFC 9111 section 4.3.5). It has no body to store.
-    async fn head(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought<'_>, seen: &Seen, now: Timestamp) -> Done {
+    async fn head(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought, seen: &Seen, now: Timestamp) -> Done {
         let mut order = self.order(ask, sought, seen.stale());
         let in_redis = self.look_in_redis(&mut order).await;
         let why = seen.why_with(sought.who, fill::learned(&order.learned));
@@ -623,14 +599,8 @@ impl Proxy {
         }
         let lead = self.core.fills.alone(self.core.log.position());
         let requested = self.core.clock.now();
-        let out = Outgoing {
-            method: Method::HEAD,
-            target: ask.target.clone(),
-            headers: order.outgoing.clone(),
-            body: RequestBody::Empty,
-            upload: None,
-            interim: ask.from.sink(ask.version),
-        };
+        let interim = ask.from.sink(ask.version);
+        let out = Outgoing::without_body(Method::HEAD, ask.target.clone(), order.outgoing.clone(), interim);
         let outcome = self.fetch(ask.route, out).await;
         if let Some((stale, origin)) = order.stands_in(&outcome) {
             return self.found(ask, &stale, origin, why, false, now);
@@ -653,20 +623,9 @@ impl Proxy {
     async fn pass_range(&self, ask: &Ask<'_>, why: Why) -> Done {
         self.count_bypass(ask, Bypass::Range);
         let why = Why { detail: why.detail.or(Some(Bypass::Range.as_str())), ..why };
-        let out = Outgoing {
-            method: Method::GET,
-            target: ask.target.clone(),
-            headers: self.outgoing(ask, false),
-            body: RequestBody::Empty,
-            upload: None,
-            interim: ask.from.sink(ask.version),
-        };
-        match self.fetch(ask.route, out).await {
-            Ok(response) => {
-                Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Bypass }
-            }
-            Err(problem) => self.problem(problem, Some(why)),
-        }
+        let interim = ask.from.sink(ask.version);
+        let out = Outgoing::without_body(Method::GET, ask.target.clone(), self.outgoing(ask, false), interim);
+        self.passed(self.fetch(ask.route, out).await, why)
     }
 
     /// Past the cache: what comes in goes out.
@@ -674,7 +633,12 @@ impl Proxy {
         self.count_bypass(ask, reason);
         let forward = if reason == Bypass::Method { Forward::Method } else { Forward::Bypass };
         let why = Why::bypass(forward, reason.as_str());
-        match self.fetch(ask.route, self.pass_through(ask, body)).await {
+        self.passed(self.fetch(ask.route, self.pass_through(ask, body)).await, why)
+    }
+
+    /// What came of a request that was passed on.
+    fn passed(&self, outcome: Result<Response<Fetched>, Problem>, why: Why) -> Done {
+        match outcome {
             Ok(response) => {
                 Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Bypass }
             }
@@ -722,15 +686,13 @@ impl Proxy {
             }
         });
         match task.await {
-            Ok(Answer::Direct(response, _)) => {
-                Done { response: respond::from_upstream(response, why, None, false), outcome: Outcome::Bypass }
-            }
+            Ok(Answer::Direct(response, _)) => self.passed(Ok(response), why),
+            Ok(Answer::Failed(problem)) => self.passed(Err(problem), why),
             Ok(Answer::Streaming(head, coming)) => {
                 let now = self.core.clock.now();
                 let response = respond::from_stream(asked(ask, false), &head, coming, why, now);
                 Done { response, outcome: Outcome::Bypass }
             }
-            Ok(Answer::Failed(problem)) => self.problem(problem, Some(why)),
             Ok(Answer::Found(..)) | Err(_) => self.problem(Problem::Internal, Some(why)),
         }
     }
@@ -745,7 +707,7 @@ impl Proxy {
         let Plan::Lookup(who) = plan else { return None };
         let mut key = String::new();
         let base = key::build(self.policy(ask.route), &keyed(&ask), &mut key);
-        (!who.any()).then(|| self.order(&ask, &Sought { who, control: &control, key, base, known: None }, None))
+        (!who.any()).then(|| self.order(&ask, &Sought { who, control, key, base, known: None }, None))
     }
 
     fn written(&self, ask: &Ask<'_>) -> Written {

@@ -171,7 +171,7 @@ pub fn from_stream(
 /// The age that a response says. One that was made or confirmed by the origin for this very request has none, unless
 /// a cache in between said one (RFC 9111 section 5.1).
 fn age(asked: Asked<'_>, entry: &Entry, for_this_request: bool, now: Timestamp) -> Option<HeaderValue> {
-    let says = !for_this_request || asked.collapsed || entry.content.has_age();
+    let says = !for_this_request || asked.collapsed || entry.content.has(&AGE);
     let age = now.since(entry.birth) / 1000;
     says.then(|| said(&AGES, usize::try_from(age).unwrap_or(usize::MAX), || age.to_string()))
 }

@@ -137,9 +137,10 @@ impl Shape {
         fields
     }
 
-    /// Whether an Age is among the fields.
-    pub fn has_age(&self) -> bool {
-        self.places.contains(&Place::OwnAge)
+    /// Whether a field of this name is stored.
+    pub fn has(&self, name: &HeaderName) -> bool {
+        let stored = |place: &Place| !matches!(place, Place::Age | Place::Status);
+        self.places.iter().zip(self.map.iter()).any(|(place, (known, _))| stored(place) && known == name)
     }
 
     fn new(parts: &[(HeaderName, Option<HeaderValue>)]) -> Shape {
@@ -251,6 +252,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::header::VARY;
     use proptest::prelude::*;
 
     fn value(text: &str) -> HeaderValue {
@@ -305,6 +307,15 @@ mod tests {
         let all: Vec<_> = answer.get_all(CACHE_STATUS).iter().collect();
         assert_eq!(all, ["other; hit", "asidecar; hit"]);
         assert_eq!(answer.get_all(AGE).iter().collect::<Vec<_>>(), ["7"]);
+    }
+
+    #[test]
+    fn what_is_only_in_the_answer_is_not_stored() {
+        let of = |fields: &[(&str, &str)]| Shapes::default().learn(&map(fields));
+        let plain = of(&[("vary", "accept")]);
+        assert!(plain.has(&VARY) && !plain.has(&AGE) && !plain.has(&CACHE_STATUS));
+        let aged = of(&[("age", "3"), ("cache-status", "other; hit")]);
+        assert!(!aged.has(&VARY) && aged.has(&AGE) && aged.has(&CACHE_STATUS));
     }
 
     #[test]

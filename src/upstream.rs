@@ -54,6 +54,13 @@ pub struct Outgoing {
     pub interim: Option<Sink>,
 }
 
+impl Outgoing {
+    /// One without a body.
+    pub fn without_body(method: Method, target: PathAndQuery, headers: HeaderMap, interim: Option<Sink>) -> Outgoing {
+        Outgoing { method, target, headers, body: RequestBody::Empty, upload: None, interim }
+    }
+}
+
 /// TLS settings for an https upstream, from the system's certificate store; no roots are loaded for http.
 ///
 /// # Errors
@@ -121,8 +128,7 @@ impl Upstream {
             .then(|| (out.method.clone(), out.target.clone(), out.headers.clone(), out.interim.clone()));
         match (self.once(out).await, again) {
             (Err(Failure { problem: Problem::Broken, retriable: true }), Some((method, target, headers, interim))) => {
-                let out = Outgoing { method, target, headers, body: RequestBody::Empty, upload: None, interim };
-                self.once(out).await.map_err(|f| f.problem)
+                self.once(Outgoing::without_body(method, target, headers, interim)).await.map_err(|f| f.problem)
             }
             (outcome, _) => outcome.map_err(|f| f.problem),
         }

@@ -459,27 +459,22 @@ async fn serve_http1(
         .max_buf_size(usize::try_from(listen.max_header).unwrap_or(usize::MAX).max(8192))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    tokio::pin!(connection);
-    match until_draining(connection.as_mut(), phase).await {
-        Some(done) => told(proxy, done),
-        None => {
-            connection.as_mut().graceful_shutdown();
-            told(proxy, connection.await);
-        }
-    }
+    told(proxy, serve(connection, phase, |connection| connection.graceful_shutdown()).await);
 }
 
-/// What comes of a connection; `None` when the process begins to drain before it ends. A select would look at both at
-/// each turn of the connection's task, which is at each request: the phase is looked at only when it has changed.
-async fn until_draining<F: Future>(
-    mut connection: Pin<&mut F>,
+/// Serves a connection to its end, which it is told to come to when the process begins to drain. A select would look at
+/// both at each turn of the connection's task, which is at each request: the phase is looked at only when it has changed.
+async fn serve<C: Future>(
+    connection: C,
     mut phase: watch::Receiver<Phase>,
-) -> Option<F::Output> {
+    shut_down: impl FnOnce(Pin<&mut C>),
+) -> C::Output {
+    let mut connection = pin!(connection);
     let changes = phase.clone();
     let mut draining = pin!(phase.wait_for(|p| *p != Phase::Serving));
     // A task has one waker all its life, so that what is registered once stays so until it is woken.
     let mut registered = false;
-    poll_fn(|cx| {
+    let done = poll_fn(|cx| {
         if let Poll::Ready(done) = connection.as_mut().poll(cx) {
             return Poll::Ready(Some(done));
         }
@@ -489,7 +484,14 @@ async fn until_draining<F: Future>(
         registered = true;
         draining.as_mut().poll(cx).map(|_| None)
     })
-    .await
+    .await;
+    match done {
+        Some(done) => done,
+        None => {
+            shut_down(connection.as_mut());
+            connection.await
+        }
+    }
 }
 
 async fn serve_http2(
@@ -509,14 +511,7 @@ async fn serve_http2(
         .keep_alive_interval(Some(listen.idle_timeout))
         .keep_alive_timeout(listen.header_timeout)
         .serve_connection(TokioIo::new(Guarded::writes(stream, proxy.upstream.settings().idle_timeout)), service);
-    tokio::pin!(connection);
-    match until_draining(connection.as_mut(), phase).await {
-        Some(done) => told(proxy, done),
-        None => {
-            connection.as_mut().graceful_shutdown();
-            told(proxy, connection.await);
-        }
-    }
+    told(proxy, serve(connection, phase, |connection| connection.graceful_shutdown()).await);
 }
 
 fn told(proxy: &Proxy, done: hyper::Result<()>) {

@@ -78,8 +78,8 @@ impl fmt::Display for Unusable {
 
 /// Writes an entry; with `compress` its body is compressed where that pays.
 pub fn encode(entry: &Entry, compress: bool) -> Bytes {
-    let compressed = if compress && may_shrink(entry) { compressed(&entry.content.body()) } else { None };
     let (content, headers, whole) = (&entry.content, entry.content.headers(), entry.content.body());
+    let compressed = if compress && may_shrink(&headers, &whole) { compressed(&whole) } else { None };
     let body = compressed.as_deref().unwrap_or(&whole);
     let fields: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 8).sum();
     let room =
@@ -122,12 +122,11 @@ pub fn encode(entry: &Entry, compress: bool) -> Bytes {
 }
 
 /// Whether a body is likely to shrink, by its size and type: text that is not coded already.
-fn may_shrink(entry: &Entry) -> bool {
-    let headers = entry.content.headers();
+fn may_shrink(headers: &HeaderMap, body: &[u8]) -> bool {
     let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let texts = ["json", "xml", "javascript", "x-ndjson", "csv", "graphql"];
-    (WORTH_COMPRESSING..=u32::MAX as usize).contains(&entry.content.body_len())
+    (WORTH_COMPRESSING..=u32::MAX as usize).contains(&body.len())
         && !headers.contains_key(CONTENT_ENCODING)
         && (kind.starts_with("text/") || texts.iter().any(|t| kind.ends_with(t)))
 }
@@ -195,10 +194,7 @@ fn entry(mut r: Reader<'_>, key: &str, route: usize, now: Timestamp) -> Result<E
     let mut headers = HeaderMap::with_capacity(usize::from(fields));
     for _ in 0..fields {
         let name = HeaderName::from_bytes(r.bytes()?).map_err(|_| Unusable::Malformed)?;
-        let length = r.u32()? as usize;
-        let from = r.at;
-        r.take(length)?;
-        let value = HeaderValue::from_maybe_shared(r.record.slice(from..r.at)).map_err(|_| Unusable::Malformed)?;
+        let value = HeaderValue::from_maybe_shared(r.shared()?).map_err(|_| Unusable::Malformed)?;
         headers.append(name, value);
     }
     let body = if flags & COMPRESSED == 0 { r.record.slice(r.at..) } else { decompressed(&mut r)? };
@@ -278,6 +274,10 @@ impl<'b> Reader<'b> {
     fn bytes(&mut self) -> Result<&'b [u8], Unusable> {
         let n = self.u32()? as usize;
         self.take(n)
+    }
+    /// Bytes that are not copied.
+    fn shared(&mut self) -> Result<Bytes, Unusable> {
+        self.bytes().map(|part| self.record.slice_ref(part))
     }
     fn text(&mut self) -> Result<&'b str, Unusable> {
         std::str::from_utf8(self.bytes()?).map_err(|_| Unusable::Malformed)
