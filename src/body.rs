@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 use crate::range::Part;
 use crate::spool;
+use crate::upstream::Fetched;
 
 /// Why a body ended before it was complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,45 +242,6 @@ fn clamped(n: u64, most: usize) -> usize {
     usize::try_from(n).map_or(most, |n| n.min(most))
 }
 
-/// The body of an upstream response: an idle timeout between its chunks, and the connection's place among
-/// those that may be open.
-pub struct Fetched {
-    inner: Incoming,
-    idle: Idle,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Fetched {
-    /// Wraps a response's body.
-    pub fn new(inner: Incoming, idle: Duration, permit: OwnedSemaphorePermit) -> Fetched {
-        Fetched { inner, idle: Idle::new(idle), _permit: permit }
-    }
-}
-
-impl HttpBody for Fetched {
-    type Data = Bytes;
-    type Error = Cut;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let this = &mut *self;
-        match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(frame) => {
-                this.idle.rest();
-                Poll::Ready(frame.map(|f| f.map_err(|_| Cut::Broken)))
-            }
-            Poll::Pending => this.idle.poll(cx).map(|()| Some(Err(Cut::Idle))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
 /// How far a client's body has come, for those who wait for what follows it.
 #[derive(Clone, Debug)]
 pub struct Upload {
@@ -389,19 +350,22 @@ impl HttpBody for RequestBody {
 }
 
 /// A timer that runs only while one waits.
-struct Idle {
+pub struct Idle {
     limit: Duration,
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Idle {
-    fn new(limit: Duration) -> Idle {
+    /// One that has not begun.
+    pub fn new(limit: Duration) -> Idle {
         Idle { limit, sleep: None }
     }
-    fn rest(&mut self) {
+    /// Stops it.
+    pub fn rest(&mut self) {
         self.sleep = None;
     }
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Begins, unless it runs; ready when the limit is over.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
         self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(cx)
     }

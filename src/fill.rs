@@ -21,7 +21,6 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::admission::{self, Personal};
-use crate::body::Fetched;
 use crate::clock::{Timestamp, millis};
 use crate::coalesce::{Lead, Origin, Progress, Streaming};
 use crate::conditional;
@@ -42,7 +41,7 @@ use crate::redis_tier::lease::{Ended, Lease, Turn};
 use crate::respond::{self, Why};
 use crate::spool::{self, Reader, Writer};
 use crate::store::CONFIRMABLE_FOR;
-use crate::upstream::Outgoing;
+use crate::upstream::{Fetched, Outgoing};
 use crate::vary::Variants;
 use crate::words::{NotStored, Tier};
 use crate::write::{self, Written};

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::admission::{self, Personal, Plan};
-use crate::body::{Body, Fetched, RequestBody, Upload};
+use crate::body::{Body, RequestBody, Upload};
 use crate::clock::Timestamp;
 use crate::coalesce::{Lead, Origin, Progress, Ticket, outcome};
 use crate::config::{ClientControl, Coalesce, Inputs, RoutePolicy};
@@ -43,7 +43,7 @@ use crate::screen::screen;
 use crate::server::Connection;
 use crate::store::Shared;
 use crate::tunnel::{self, Ends};
-use crate::upstream::{Outgoing, Upstream};
+use crate::upstream::{Fetched, Outgoing, Upstream};
 use crate::vary::Variants;
 use crate::words::{Bypass, Forward, HitFrom, NotStored, Outcome};
 use crate::write::{self, Fact, Written};
@@ -768,17 +768,16 @@ impl Proxy {
             }
         }
         let metrics = &self.core.metrics.routes[ask.route];
-        let outcome = self.upstream.exchange(out).await;
-        let (response, permit) = match outcome {
-            Ok(answered) => answered,
+        let response = match self.upstream.send(out).await {
+            Ok(response) => response,
             Err(problem) => {
                 metrics.upstream(crate::metrics::StatusClass::Failed);
                 return self.problem(problem, Some(why));
             }
         };
         metrics.upstream(crate::metrics::StatusClass::of(response.status()));
-        let ends = Ends { client, upstream: permit, lease: ask.from.lease.clone(), in_use: ask.from.in_use.clone() };
-        let response = tunnel::open(response, ends, &self.core, self.upstream.settings(), why);
+        let ends = Ends { client, lease: ask.from.lease.clone(), in_use: ask.from.in_use.clone() };
+        let response = tunnel::open(response, ends, &self.core, why);
         Done { response, outcome: Outcome::Bypass }
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::header::{AGE, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
-use crate::body::{Body, Fetched};
+use crate::body::Body;
 use crate::clock::{Clock, Timestamp};
 use crate::conditional;
 use crate::entry::{Entry, Refused};
@@ -19,6 +19,7 @@ use crate::forward;
 use crate::noted::{Field, Noted};
 use crate::range::{self, Multipart, Selected};
 use crate::spool::Reader;
+use crate::upstream::Fetched;
 use crate::words::{Forward, HitFrom, NotStored};
 
 /// RFC 9211 section 2.

@@ -8,18 +8,16 @@ use std::time::{Duration, Instant};
 
 use http::header::{CONNECTION, UPGRADE};
 use http::{HeaderValue, Response, StatusCode};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
-use crate::body::{Body, Fetched};
-use crate::config::Upstream;
+use crate::body::Body;
 use crate::core::Core;
 use crate::respond::{self, Why};
 use crate::server::Lease;
+use crate::upstream::Fetched;
 
 /// A tunnel through which nothing went for so long is closed.
 const IDLE: Duration = Duration::from_secs(600);
@@ -28,8 +26,6 @@ const IDLE: Duration = Duration::from_secs(600);
 pub struct Ends {
     /// The client's connection, when it can be upgraded.
     pub client: Option<OnUpgrade>,
-    /// The place among the connections to upstream.
-    pub upstream: OwnedSemaphorePermit,
     /// The place among the clients' connections.
     pub lease: Arc<Lease>,
     /// What keeps the client's connection from being idle.
@@ -38,10 +34,9 @@ pub struct Ends {
 
 /// The response to a request for an upgrade. When upstream switched protocols, the tunnel is opened behind it.
 pub fn open(
-    mut response: Response<Incoming>,
+    mut response: Response<Fetched>,
     ends: Ends,
     core: &Arc<Core>,
-    settings: &Upstream,
     why: Why,
 ) -> Response<Body> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -52,19 +47,18 @@ pub fn open(
     match (upstream, ends.client, protocol) {
         (Some(upstream), Some(client), Some(protocol)) => {
             core.metrics.tunnels.inc();
+            let (head, fetched) = response.into_parts();
             tokio::spawn(async move {
                 carry(client, upstream).await;
-                drop((ends.upstream, ends.lease, ends.in_use));
+                // Its place among the connections to upstream, and those of the client's.
+                drop((fetched, ends.lease, ends.in_use));
             });
-            let mut response = response.map(|_| Body::empty());
+            let mut response = Response::from_parts(head, Body::empty());
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().insert(UPGRADE, protocol);
             response
         }
-        _ => {
-            let response = response.map(|body| Fetched::new(body, settings.idle_timeout, ends.upstream));
-            respond::from_upstream(response, why, None, false)
-        }
+        _ => respond::from_upstream(response, why, None, false),
     }
 }
 

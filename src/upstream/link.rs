@@ -1,0 +1,275 @@
+//! A connection to upstream, and those that are kept for the next request.
+//!
+//! A [`Link`] has no task of its own: whoever uses it drives it, first the request that waits for the head of its
+//! response, then the [`Fetched`] body. So an exchange is made of two turns of one task, without a channel to wake
+//! anybody at the other end of. What the library's two halves say to each other is heard in the same turn: they
+//! get a waker that does nothing, and only the socket gets the task's.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_rustls::MaybeHttpsStream;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::task::coop::unconstrained;
+use tokio::time::sleep;
+
+use crate::body::{Cut, Idle, RequestBody};
+
+/// How long a kept connection may be idle before it is closed.
+const IDLE: Duration = Duration::from_secs(60);
+/// How often the kept ones are looked after.
+const TEND: Duration = Duration::from_secs(1);
+/// The largest response head that is read, in bytes.
+const MAX_HEAD: usize = 256 * 1024;
+
+/// What connections are made of.
+type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// Why an exchange failed, with the request when nothing of it was sent.
+pub(super) type Unanswered = TrySendError<Request<RequestBody>>;
+
+/// A connection, driven by whoever uses it.
+pub struct Link {
+    sender: SendRequest<RequestBody>,
+    /// The library's other half, until it is closed.
+    connection: Option<Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>>,
+    /// Since when nobody has used it.
+    since: Instant,
+}
+
+impl Link {
+    /// A new connection that has nothing on it yet.
+    ///
+    /// # Errors
+    /// The library's.
+    pub async fn open(stream: Stream) -> hyper::Result<Link> {
+        let (sender, connection) = Builder::new().max_buf_size(MAX_HEAD).handshake(stream).await?;
+        Ok(Link { sender, connection: Some(Box::pin(connection.with_upgrades())), since: Instant::now() })
+    }
+
+    /// Gets on with whatever there is to write and to read; the task is woken when the socket lets it go on.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if self.connection.as_mut().is_some_and(|connection| connection.as_mut().poll(cx).is_ready()) {
+            self.connection = None;
+        }
+    }
+
+    /// Whether it may take a request: the one before is over on both sides, upstream has not closed it, and has sent
+    /// nothing that nobody asked for.
+    fn is_free(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        !self.is_closed() && self.sender.is_ready()
+    }
+
+    /// The same, and waits for it; `false` when it is closed.
+    fn poll_free(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        self.drive(cx);
+        if self.is_closed() { Poll::Ready(false) } else { self.sender.poll_ready(cx).map(|ready| ready.is_ok()) }
+    }
+
+    /// Closes it; TLS says good-bye first.
+    fn close(self) {
+        let Link { sender, connection, .. } = self;
+        drop(sender);
+        if let Some(mut connection) = connection {
+            let _ = connection.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.connection.is_none()
+    }
+
+    /// Sends a request and waits for the head of its response, or until `limit` is over: then nothing came.
+    ///
+    /// # Errors
+    /// The library's, with the request when nothing of it was sent.
+    pub async fn exchange(
+        &mut self,
+        request: Request<RequestBody>,
+        limit: impl Future<Output = ()>,
+    ) -> Option<Result<Response<Incoming>, Unanswered>> {
+        // Its budget is not asked, which would call a waker that does nothing.
+        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
+        let mut limit = pin!(limit);
+        poll_fn(|cx| {
+            self.drive(cx);
+            match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending => limit.as_mut().poll(cx).map(|()| None),
+            }
+        })
+        .await
+    }
+}
+
+/// The connections that one worker keeps for the next request.
+pub struct Kept {
+    state: Mutex<State>,
+    most: usize,
+}
+
+#[derive(Default)]
+struct State {
+    /// The one that was used last is the last.
+    links: Vec<Link>,
+    /// Whether somebody looks after them.
+    tended: bool,
+}
+
+impl Kept {
+    /// Room for so many.
+    pub fn new(most: usize) -> Arc<Kept> {
+        Arc::new(Kept { state: Mutex::default(), most })
+    }
+
+    /// The one that was used last, of those that upstream keeps too.
+    pub fn take(&self) -> Option<Link> {
+        loop {
+            let mut link = self.lock().links.pop()?;
+            if link.is_free() {
+                return Some(link);
+            }
+        }
+    }
+
+    /// Keeps one whose response is complete; where its request is still on the way, once that is gone too.
+    fn put(self: &Arc<Self>, mut link: Link) {
+        if link.is_free() {
+            self.keep(link);
+        } else if !link.is_closed() {
+            let kept = self.clone();
+            tokio::spawn(async move {
+                // Bounded by the patience with the client whose request it is.
+                if poll_fn(|cx| link.poll_free(cx)).await {
+                    kept.keep(link);
+                }
+            });
+        }
+    }
+
+    fn keep(self: &Arc<Self>, mut link: Link) {
+        link.since = Instant::now();
+        let mut state = self.lock();
+        if state.links.len() >= self.most {
+            drop(state);
+            return link.close();
+        }
+        state.links.push(link);
+        if !std::mem::replace(&mut state.tended, true) {
+            tokio::spawn(tend(Arc::downgrade(self)));
+        }
+    }
+
+    /// Closes those that have been idle for too long, or that upstream has closed. Says whether any is left to be
+    /// looked after.
+    fn sweep(&self) -> bool {
+        let mut state = self.lock();
+        let stay = |link: &mut Link| link.is_free() && link.since.elapsed() < IDLE;
+        let gone: Vec<Link> = state.links.extract_if(.., |link| !stay(link)).collect();
+        state.tended = !state.links.is_empty();
+        let left = state.tended;
+        drop(state);
+        gone.into_iter().for_each(|link| link.close());
+        left
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Looks after the kept connections for as long as there are any.
+async fn tend(kept: Weak<Kept>) {
+    loop {
+        sleep(TEND).await;
+        if !kept.upgrade().is_some_and(|kept| kept.sweep()) {
+            return;
+        }
+    }
+}
+
+/// The body of an upstream response, with an idle timeout between its chunks. It drives its connection, which is
+/// kept for the next request as soon as the body is complete, and closed if it is given up before.
+pub struct Fetched {
+    inner: Incoming,
+    idle: Idle,
+    link: Option<Link>,
+    kept: Arc<Kept>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Fetched {
+    /// The body that comes on a connection. The permit is its place among the connections that may be open.
+    pub fn new(inner: Incoming, link: Link, kept: Arc<Kept>, idle: Duration, permit: OwnedSemaphorePermit) -> Self {
+        let mut fetched = Fetched { inner, idle: Idle::new(idle), link: Some(link), kept, _permit: permit };
+        fetched.release_at_end();
+        fetched
+    }
+
+    fn release_at_end(&mut self) {
+        if self.inner.is_end_stream() {
+            self.release();
+        }
+    }
+
+    fn release(&mut self) {
+        if let Some(link) = self.link.take() {
+            self.kept.put(link);
+        }
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut quiet = Context::from_waker(Waker::noop());
+        let read = Pin::new(&mut self.inner).poll_frame(&mut quiet);
+        match &mut self.link {
+            Some(link) if read.is_pending() => {
+                link.drive(cx);
+                Pin::new(&mut self.inner).poll_frame(&mut quiet)
+            }
+            _ => read,
+        }
+    }
+}
+
+impl Body for Fetched {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match self.poll_inner(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.idle.rest();
+                self.release_at_end();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                self.release();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(Cut::Broken))),
+            // Nothing comes any more on a closed connection.
+            Poll::Pending if self.link.as_ref().is_none_or(|link| link.is_closed()) => Poll::Ready(Some(Err(Cut::Broken))),
+            Poll::Pending => self.idle.poll(cx).map(|()| Some(Err(Cut::Idle))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
