@@ -7,10 +7,12 @@
 //! fill's as-of against the tags that are known by then, and a fill that fails is superseded by a new one.
 
 use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::StatusCode;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::entry::Entry;
 use crate::invalidation::position::Position;
@@ -68,7 +70,51 @@ pub enum Progress {
 pub struct Fill {
     /// What had been applied of the invalidation log when its fetch began.
     pub as_of: Position,
-    progress: watch::Sender<Progress>,
+    progress: Mutex<Progress>,
+    /// Told when something is known.
+    known: Notify,
+    waiting: AtomicUsize,
+}
+
+impl Fill {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, progress: Progress) {
+        *self.progress() = progress;
+        self.known.notify_waiters();
+    }
+}
+
+/// A request that waits for another's fill.
+pub struct Waiting(Arc<Fill>);
+
+impl Waiting {
+    fn new(fill: &Arc<Fill>) -> Waiting {
+        fill.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(fill.clone())
+    }
+
+    /// Waits until something is known of the fill.
+    pub async fn outcome(self) -> Progress {
+        loop {
+            let mut known = pin!(self.0.known.notified());
+            // What is told from here on is heard.
+            known.as_mut().enable();
+            let progress = self.0.progress().clone();
+            if !matches!(progress, Progress::Pending) {
+                return progress;
+            }
+            known.await;
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What joining led to.
@@ -76,7 +122,7 @@ pub enum Ticket {
     /// This request makes the fetch.
     Lead(Lead),
     /// Another one does.
-    Wait(watch::Receiver<Progress>),
+    Wait(Waiting),
 }
 
 /// The fills in flight.
@@ -98,7 +144,7 @@ impl Fills {
         if let Some(fill) = table.get(key)
             && good(fill.as_of)
         {
-            return Ticket::Wait(fill.progress.subscribe());
+            return Ticket::Wait(Waiting::new(fill));
         }
         let lead = self.lead(Some(key.clone()), as_of);
         table.insert(key.clone(), lead.fill.clone());
@@ -130,12 +176,13 @@ impl Fills {
 
     /// How many requests wait for a fill of another's.
     pub fn waiting(&self) -> usize {
-        self.lock().values().map(|f| f.progress.receiver_count()).sum()
+        self.lock().values().map(|f| f.waiting.load(Ordering::Relaxed)).sum()
     }
 
     fn lead(self: &Arc<Self>, key: Option<Arc<str>>, as_of: Position) -> Lead {
         self.metrics.fills_in_flight.inc();
-        let fill = Arc::new(Fill { as_of, progress: watch::Sender::new(Progress::Pending) });
+        let (progress, known, waiting) = (Mutex::new(Progress::Pending), Notify::new(), AtomicUsize::new(0));
+        let fill = Arc::new(Fill { as_of, progress, known, waiting });
         Lead { fills: self.clone(), key, fill }
     }
 
@@ -159,7 +206,7 @@ impl Lead {
 
     /// Tells those who wait.
     pub fn publish(&self, progress: Progress) {
-        self.fill.progress.send_replace(progress);
+        self.fill.publish(progress);
     }
 
     /// Leaves the table: who comes from now on begins anew.
@@ -177,21 +224,9 @@ impl Drop for Lead {
     fn drop(&mut self) {
         self.leave();
         self.fills.metrics.fills_in_flight.dec();
-        self.fill.progress.send_if_modified(|progress| {
-            let pending = matches!(progress, Progress::Pending);
-            if pending {
-                *progress = Progress::Abandoned;
-            }
-            pending
-        });
-    }
-}
-
-/// Waits until something is known of a fill.
-pub async fn outcome(mut waiting: watch::Receiver<Progress>) -> Progress {
-    match waiting.wait_for(|p| !matches!(p, Progress::Pending)).await {
-        Ok(progress) => progress.clone(),
-        Err(_) => Progress::Abandoned,
+        if matches!(*self.fill.progress(), Progress::Pending) {
+            self.fill.publish(Progress::Abandoned);
+        }
     }
 }
 
@@ -212,7 +247,7 @@ mod tests {
             Ticket::Wait(_) => panic!("should lead"),
         }
     }
-    fn wait(t: Ticket) -> watch::Receiver<Progress> {
+    fn wait(t: Ticket) -> Waiting {
         match t {
             Ticket::Wait(w) => w,
             Ticket::Lead(_) => panic!("should wait"),
@@ -225,7 +260,7 @@ mod tests {
         let leader = lead(fills.join(&key, at(1), |_| true));
         let waiter = wait(fills.join(&key, at(1), |_| true));
         drop(leader);
-        assert!(matches!(outcome(waiter).await, Progress::Abandoned));
+        assert!(matches!(waiter.outcome().await, Progress::Abandoned));
         assert!(fills.is_empty());
     }
 
@@ -239,7 +274,7 @@ mod tests {
             panic!("on purpose");
         });
         assert!(task.await.is_err());
-        assert!(matches!(outcome(waiter).await, Progress::Abandoned));
+        assert!(matches!(waiter.outcome().await, Progress::Abandoned));
         lead(fills.join(&key, at(1), |_| true));
     }
 

@@ -3,12 +3,15 @@
 //! `look in Redis` → `ask upstream` (conditionally when something stale can be confirmed) → `decide` →
 //! `stream` to whoever waits → `keep` in memory → tell Redis, after everybody has been answered.
 //!
-//! A fill is a task of its own: a client that goes away does not stop what others wait for. Its as-of was
+//! A fill outlives its leader: a client that goes away does not stop what others wait for. Its as-of was
 //! taken before it began, so an invalidation that came meanwhile finds the entry dead on arrival.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use http::header::{
@@ -17,7 +20,9 @@ use http::header::{
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::BodyExt;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::coop::unconstrained;
 use tokio::time::timeout_at;
 
 use crate::admission::{self, Personal};
@@ -90,6 +95,8 @@ pub struct Order {
     /// Whether upstream is asked with the client's own conditions and ranges where there is nothing to validate: its
     /// response will hardly be stored, so they are not for this cache to evaluate (RFC 9110 section 13.2.1).
     pub as_asked: bool,
+    /// Whether there were such, and upstream has been asked with them.
+    pub asks_conditions: bool,
     /// Why what Redis has did not answer, for who leads the fill.
     pub learned: Arc<Mutex<Option<Why>>>,
     /// The request's own directives.
@@ -105,10 +112,31 @@ impl Order {
 
     /// Whether a response of this status is for nobody but the client, whose own conditions and ranges it answers.
     fn is_own(&self, status: StatusCode) -> bool {
-        self.as_asked
-            && self.stale.is_none()
-            && status != StatusCode::OK
-            && [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE].iter().any(|name| self.outgoing.contains_key(name))
+        self.asks_conditions && self.stale.is_none() && status != StatusCode::OK
+    }
+
+    /// The fields of the next request to upstream: with the conditions that a stale response can be confirmed by.
+    /// Without one there is no second request, and no copy is kept for it.
+    fn fields_for_upstream(&mut self) -> HeaderMap {
+        let kept = self.stale.is_some().then(|| self.outgoing.clone());
+        let mut headers = std::mem::replace(&mut self.outgoing, kept.unwrap_or_default());
+        headers.remove(CONTENT_LENGTH);
+        let conditions = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+        self.asks_conditions = self.as_asked && conditions.iter().any(|name| headers.contains_key(name));
+        if self.stale.is_some() || !self.as_asked {
+            for name in conditions {
+                headers.remove(name);
+            }
+        }
+        if let Some((stale, _)) = &self.stale {
+            let validators = stale.content.headers();
+            for (known, condition) in [(ETAG, IF_NONE_MATCH), (LAST_MODIFIED, IF_MODIFIED_SINCE)] {
+                if let Some(value) = validators.get(known) {
+                    headers.insert(condition, value.clone());
+                }
+            }
+        }
+        headers
     }
 
     /// What is stored and stale, where it may answer in place of this outcome.
@@ -139,7 +167,7 @@ pub enum Answer {
     /// with the length that upstream announced.
     Streaming(Arc<Entry>, (Reader, Option<u64>)),
     /// A response that is not.
-    Direct(Response<Fetched>, NotStored),
+    Direct(Box<Response<Fetched>>, NotStored),
     /// Upstream failed.
     Failed(Problem),
 }
@@ -188,9 +216,13 @@ pub type Leader = Option<oneshot::Sender<Answer>>;
 
 impl Proxy {
     /// Makes a fill. See the module's text.
-    pub async fn fill(self: Arc<Self>, order: Order, mut lead: Lead, mut leader: Leader) {
-        let mut order = order;
-        let lease = match self.take_turn(&mut order, &mut leader).await {
+    pub async fn fill(self: Arc<Self>, mut order: Box<Order>, mut lead: Lead, mut leader: Leader) {
+        let mine = match &self.core.shared {
+            None => Mine::Fetch(None),
+            // Futures of Redis are large, and most deployments of one instance have none.
+            Some(_) => Box::pin(self.take_turn(&mut order, &mut leader)).await,
+        };
+        let lease = match mine {
             Mine::Found((found, left)) => return settle(&lead, leader.take(), found, Origin::Redis(left)),
             Mine::Failed(problem) => {
                 return match order.stands_in(&Err(problem)) {
@@ -223,7 +255,7 @@ impl Proxy {
             && response.status() == StatusCode::NOT_MODIFIED
         {
             let stale = stale.clone();
-            return self.renew(&order, &stale, response.headers(), timing, (lead, lease), leader).await;
+            return Box::pin(self.renew(&order, &stale, response.headers(), timing, (lead, lease), leader)).await;
         }
         match self.decide(&order, response.status(), response.headers(), response.headers(), timing, lead.as_of()) {
             Err(reason) => {
@@ -231,7 +263,7 @@ impl Proxy {
                 self.pass(&order, response.status(), reason, timing.responded).await;
                 lead.leave();
                 lead.publish(Progress::NotStorable(reason));
-                answer(leader, Answer::Direct(response, reason));
+                answer(leader, Answer::Direct(response.into(), reason));
                 release(lease, Ended::NotStorable).await;
             }
             Ok(kept) => self.stream(&order, (lead, lease), leader, response, kept).await,
@@ -308,7 +340,7 @@ impl Proxy {
     pub async fn forget(&self, key: &str) {
         self.core.memory.remove(key);
         if let Some(shared) = &self.core.shared {
-            shared.remove(key).await;
+            Box::pin(shared.remove(key)).await;
         }
     }
 
@@ -361,57 +393,52 @@ impl Proxy {
     /// Asks upstream, for nothing more than a confirmation if that will do. A 304 that speaks of something else than
     /// what is stored must not be used (RFC 9111 section 4.3.4): then the whole is asked for.
     async fn ask_upstream(&self, order: &mut Order) -> Result<Response<Fetched>, Problem> {
-        let mut headers = order.outgoing.clone();
-        headers.remove(CONTENT_LENGTH);
-        if order.stale.is_some() || !order.as_asked {
-            for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE] {
-                headers.remove(name);
+        loop {
+            let out = Outgoing::without_body(
+                Method::GET,
+                order.target.clone(),
+                order.fields_for_upstream(),
+                order.interim.clone(),
+            );
+            let response = self.fetch(order.route, out).await?;
+            match &order.stale {
+                Some((stale, _))
+                    if response.status() == StatusCode::NOT_MODIFIED
+                        && !conditional::confirms(&stale.content.headers(), response.headers()) =>
+                {
+                    order.stale = None;
+                }
+                _ => return Ok(response),
             }
         }
-        let ask = |headers| Outgoing::without_body(Method::GET, order.target.clone(), headers, order.interim.clone());
-        let Some((stale, _)) = &order.stale else { return self.fetch(order.route, ask(headers)).await };
-        let mut conditional = headers.clone();
-        let validators = stale.content.headers();
-        if let Some(tag) = validators.get(ETAG) {
-            conditional.insert(IF_NONE_MATCH, tag.clone());
-        }
-        if let Some(date) = validators.get(LAST_MODIFIED) {
-            conditional.insert(IF_MODIFIED_SINCE, date.clone());
-        }
-        let response = self.fetch(order.route, ask(conditional)).await?;
-        let other =
-            response.status() == StatusCode::NOT_MODIFIED && !conditional::confirms(&validators, response.headers());
-        if !other {
-            return Ok(response);
-        }
-        let whole = self.fetch(order.route, ask(headers)).await;
-        order.stale = None;
-        whole
     }
 
     /// Sends a request upstream and counts it.
-    pub async fn fetch(&self, route: usize, out: Outgoing) -> Result<Response<Fetched>, Problem> {
+    pub fn fetch(
+        &self,
+        route: usize,
+        out: Outgoing,
+    ) -> impl Future<Output = Result<Response<Fetched>, Problem>> + Send {
         let metrics = &self.core.metrics.routes[route];
         let began = Instant::now();
-        let outcome = self.upstream.send(out).await;
-        self.core
-            .upstream_answers
-            .set(!matches!(outcome, Err(Problem::Unreachable | Problem::Timeout | Problem::Broken)));
-        match &outcome {
-            Ok(response) => {
-                metrics.upstream(StatusClass::of(response.status()));
-                metrics.upstream_duration.observe(began.elapsed().as_secs_f64());
+        let sent = self.upstream.send(out);
+        async move {
+            let outcome = sent.await;
+            self.core
+                .upstream_answers
+                .set(!matches!(outcome, Err(Problem::Unreachable | Problem::Timeout | Problem::Broken)));
+            metrics
+                .upstream(outcome.as_ref().map_or(StatusClass::Failed, |response| StatusClass::of(response.status())));
+            let mut response = outcome?;
+            metrics.upstream_duration.observe(began.elapsed().as_secs_f64());
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                // Nobody asked for that.
+                return Err(Problem::Broken);
             }
-            Err(_) => metrics.upstream(StatusClass::Failed),
+            let version = response.version();
+            respond::receive(response.headers_mut(), version, &self.core.clock);
+            Ok(response)
         }
-        let mut response = outcome?;
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            // Nobody asked for that.
-            return Err(Problem::Broken);
-        }
-        let version = response.version();
-        respond::receive(response.headers_mut(), version, &self.core.clock);
-        Ok(response)
     }
 
     /// Decides whether a response is stored, and makes the entry without its body. Its age is told by the fields of
@@ -550,7 +577,7 @@ impl Proxy {
         }
         if let Some(shared) = &self.core.shared {
             let variants = variants.as_deref().map(|v| (&*order.primary, v));
-            let stored = shared.put(&entry, variants, self.core.clock.now()).await;
+            let stored = Box::pin(shared.put(&entry, variants, self.core.clock.now())).await;
             if stored {
                 metrics.stored(Tier::Redis);
             }
@@ -582,7 +609,7 @@ impl Proxy {
     /// no other write can have come between it and its answer, which then holds as of `own`.
     pub async fn keep_answer(
         self: Arc<Self>,
-        order: Order,
+        order: Box<Order>,
         written: &Written,
         response: Response<Fetched>,
         requested: Timestamp,
@@ -591,14 +618,14 @@ impl Proxy {
         let (status, headers) = (response.status(), response.headers());
         let control = CacheControl::of_response(headers, &self.upstream.settings().targeted_control);
         if !write::answers_reads(written, status, headers, &control) {
-            return Answer::Direct(response, NotStored::Method);
+            return Answer::Direct(response.into(), NotStored::Method);
         }
         let timing = Timing { requested, responded: self.core.clock.now(), cost: 0 };
         let as_of = Position::at(own);
         match self.decide(&order, status, headers, headers, timing, as_of) {
-            Err(reason) => Answer::Direct(response, reason),
+            Err(reason) => Answer::Direct(response.into(), reason),
             Ok(kept) if !self.core.log.only(own, began, kept.head.tag_ids()) => {
-                Answer::Direct(response, NotStored::Invalidated)
+                Answer::Direct(response.into(), NotStored::Invalidated)
             }
             Ok(kept) => {
                 let (tell, told) = oneshot::channel();
@@ -676,10 +703,44 @@ impl Proxy {
     }
 }
 
+/// A fill on its way, driven by the request that leads it.
+struct Driven(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Drop for Driven {
+    /// The request is answered, or gone: what is left of the fill goes on without it.
+    fn drop(&mut self) {
+        if let (Some(rest), false, Ok(runtime)) = (self.0.take(), std::thread::panicking(), Handle::try_current()) {
+            runtime.spawn(rest);
+        }
+    }
+}
+
+/// Makes a fill on behalf of the request that leads it, until it tells an answer. Most are over by then. What is left of
+/// the others (a long body, Redis), and what a client that goes away leaves behind, becomes a task of its own: nobody
+/// who waits for a fill depends on its leader's pace.
+///
+/// # Errors
+/// The fill ended without an answer.
+pub async fn driven(
+    fill: Pin<Box<dyn Future<Output = ()> + Send>>,
+    told: oneshot::Receiver<Answer>,
+) -> Result<Answer, oneshot::error::RecvError> {
+    let mut fill = Driven(Some(fill));
+    // The fill tells within its own turn: there is nobody to be woken, nor a budget to be asked.
+    let mut told = pin!(unconstrained(told));
+    poll_fn(|cx| {
+        if fill.0.as_mut().is_some_and(|fill| fill.as_mut().poll(cx).is_ready()) {
+            fill.0 = None;
+        }
+        told.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    })
+    .await
+}
+
 /// Gives the fleet's leave back.
 async fn release(lease: Option<Lease>, ended: Ended) {
     if let Some(lease) = lease {
-        lease.release(ended).await;
+        Box::pin(lease.release(ended)).await;
     }
 }
 

@@ -45,24 +45,39 @@ const OVERRIDES: [&str; 14] = [
 const CLIENT_CLAIMS: [&str; 6] =
     ["x-real-ip", "true-client-ip", "cf-connecting-ip", "x-client-ip", "x-cluster-client-ip", "fastly-client-ip"];
 
+/// What is said of the client, in place of what it says of itself.
+const DESCRIPTION: [HeaderName; 4] = [X_FORWARDED_FOR, FORWARDED, X_FORWARDED_PROTO, X_FORWARDED_HOST];
+
 /// Who sent a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// The address the connection came from.
     pub ip: IpAddr,
     /// Whether it is one of the trusted proxies.
     pub trusted: bool,
+    /// The address, for `X-Forwarded-For`.
+    address: HeaderValue,
+    /// And for `Forwarded` (RFC 7239 section 6): `for=` and a node.
+    node: Box<str>,
 }
 
 impl Peer {
     /// The sender at an address.
     pub fn new(ip: IpAddr, upstream: &Upstream) -> Peer {
-        Peer { ip, trusted: upstream.trusted_proxies.iter().any(|net| net.contains(&ip)) }
+        let trusted = upstream.trusted_proxies.iter().any(|net| net.contains(&ip));
+        let address = ip.to_canonical().to_string();
+        let node = if address.contains(':') { format!("for=\"[{address}]\"") } else { format!("for={address}") };
+        let address = HeaderValue::try_from(address).unwrap_or(HeaderValue::from_static("unknown"));
+        Peer { ip, trusted, address, node: node.into() }
     }
 }
 
 /// Removes the fields that belong to one connection: the known ones and those that Connection names.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none, and looking at what is there is cheaper than looking for each.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     for name in nominated(headers) {
         headers.remove(name);
     }
@@ -131,25 +146,25 @@ pub fn to_upstream(
         out.append(HOST, value);
     }
     let keyed = (stored && policy.inputs == Inputs::Keyed).then(|| keyed_fields(headers, policy));
+    let fields = keyed.as_ref().unwrap_or(headers);
     let named = nominated(headers);
     let stays = |name: &HeaderName| {
         let text = name.as_str();
         *name == HOST
             || HOP_BY_HOP.contains(name)
+            || DESCRIPTION.contains(name)
             || named.contains(name)
             || (!peer.trusted && (CLIENT_CLAIMS.contains(&text) || (stored && OVERRIDES.contains(&text))))
     };
-    for (name, value) in keyed.as_ref().unwrap_or(headers) {
+    let (mut transfer_codings, mut cookies) = (false, 0);
+    for (name, value) in fields {
+        cookies += usize::from(*name == COOKIE);
         if !stays(name) {
             out.append(name.clone(), value.clone());
         }
+        transfer_codings |= *name == TE;
     }
-    let trailers = headers
-        .get_all(TE)
-        .iter()
-        .flat_map(|line| split_list(line.as_bytes()))
-        .any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
-    if trailers {
+    if (transfer_codings || keyed.is_some()) && te_trailers(headers) {
         out.insert(TE, HeaderValue::from_static("trailers"));
         out.insert(CONNECTION, HeaderValue::from_static("te"));
     }
@@ -160,12 +175,20 @@ pub fn to_upstream(
             None => out.remove(COOKIE),
         };
     }
-    join_cookies(&mut out);
+    if cookies > 1 {
+        join_cookies(&mut out);
+    }
     // The same for everybody: what a client says of itself here must not steer what is stored.
     out.insert(SURROGATE_CAPABILITY, HeaderValue::from_static("asidecar=\"Surrogate/1.0\""));
-    describe_client(&mut out, host, peer);
+    describe_client(&mut out, fields, host, peer);
     append_via(&mut out, version);
     out
+}
+
+/// Whether a client takes trailers.
+fn te_trailers(headers: &HeaderMap) -> bool {
+    let codings = headers.get_all(TE).iter().flat_map(|line| split_list(line.as_bytes()));
+    codings.into_iter().any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
 }
 
 /// The client's host as far as upstream may know it: all of it where nothing is stored or the key holds it; under
@@ -216,38 +239,43 @@ fn keyed_cookies(headers: &HeaderMap, policy: &RoutePolicy) -> Option<HeaderValu
     HeaderValue::from_bytes(&pairs.join(&b"; "[..])).ok().filter(|cookies| !cookies.is_empty())
 }
 
-/// `X-Forwarded-For/-Proto/-Host` and `Forwarded`: extended when a trusted proxy sent them, replaced else.
-fn describe_client(out: &mut HeaderMap, host: Option<&str>, peer: &Peer) {
-    let ip = peer.ip.to_canonical();
-    let address = ip.to_string();
-    let claimed = |name: &HeaderName| {
-        let lines: Vec<&str> = out.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
-        (peer.trusted && !lines.is_empty()).then(|| lines.join(", "))
-    };
-    let extend = |before: Option<String>, own: String| match before {
-        Some(before) => format!("{before}, {own}"),
-        None => own,
-    };
-    let (open, close) = if ip.is_ipv6() { ("\"[", "]\"") } else { ("", "") };
-    let mut node = format!("for={open}{address}{close}");
+/// `X-Forwarded-For/-Proto/-Host` and `Forwarded`: what a trusted proxy said in `fields` is extended.
+fn describe_client(out: &mut HeaderMap, fields: &HeaderMap, host: Option<&str>, peer: &Peer) {
+    let mut node = String::with_capacity(peer.node.len() + host.map_or(0, str::len) + 24);
+    node.push_str(&peer.node);
     if let Some(host) = host {
         node.push_str(";host=\"");
-        node.extend(host.chars().filter(|c| !matches!(c, '"' | '\\')));
+        node.extend(host.split(['"', '\\']));
         node.push('"');
     }
     node.push_str(";proto=http");
-    let described = [
-        (X_FORWARDED_FOR, Some(extend(claimed(&X_FORWARDED_FOR), address))),
-        (FORWARDED, Some(extend(claimed(&FORWARDED), node))),
-        (X_FORWARDED_PROTO, Some(claimed(&X_FORWARDED_PROTO).unwrap_or_else(|| "http".into()))),
-        (X_FORWARDED_HOST, host.map(|h| claimed(&X_FORWARDED_HOST).unwrap_or_else(|| h.into()))),
-    ];
-    for (name, value) in described {
-        match value.and_then(|v| HeaderValue::try_from(v).ok()) {
-            Some(value) => out.insert(name, value),
-            None => out.remove(name),
-        };
+    let node = HeaderValue::try_from(node).ok();
+    let own_host = host.and_then(|host| HeaderValue::from_str(host).ok());
+    let mut description = [Some(peer.address.clone()), node, Some(HeaderValue::from_static("http")), own_host];
+    if peer.trusted {
+        let [address, node, proto, host] = &mut description;
+        for (name, value) in [(&X_FORWARDED_FOR, address), (&FORWARDED, node)] {
+            if let (Some(before), Some(own)) = (claimed(fields, name), &*value) {
+                *value = HeaderValue::from_bytes(&[&before, &b", "[..], own.as_bytes()].concat()).ok();
+            }
+        }
+        for (name, value) in [(&X_FORWARDED_PROTO, proto), (&X_FORWARDED_HOST, host)] {
+            if let (Some(before), Some(_)) = (claimed(fields, name), &*value) {
+                *value = HeaderValue::from_bytes(&before).ok();
+            }
+        }
     }
+    for (name, value) in DESCRIPTION.into_iter().zip(description) {
+        if let Some(value) = value {
+            out.append(name, value);
+        }
+    }
+}
+
+/// What is said of the client already.
+fn claimed(fields: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    let lines: Vec<&[u8]> = fields.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    (!lines.is_empty()).then(|| lines.join(&b", "[..]))
 }
 
 /// Appends this hop to Via (RFC 9110 section 7.6.3).

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::admission::{self, Personal, Plan};
 use crate::body::{Body, RequestBody, Upload};
 use crate::clock::Timestamp;
-use crate::coalesce::{Lead, Origin, Progress, Ticket, outcome};
+use crate::coalesce::{Lead, Origin, Progress, Ticket};
 use crate::config::{ClientControl, Coalesce, Inputs, RoutePolicy};
 use crate::control::CacheControl;
 use crate::core::Core;
@@ -260,11 +260,11 @@ impl Proxy {
                 self.miss(&ask, sought, seen, now).await
             }
             Next::Bypass(reason) => self.bypass(&ask, body, reason).await,
-            Next::Write => self.write(&ask, body).await,
+            Next::Write => Box::pin(self.write(&ask, body)).await,
             Next::Tunnel => {
                 self.count_bypass(&ask, Bypass::Upgrade);
                 let upgrade = received.request.extensions().get::<hyper::upgrade::OnUpgrade>().cloned();
-                self.tunnel(&ask, body, upgrade).await
+                Box::pin(self.tunnel(&ask, body, upgrade)).await
             }
         };
         self.account(&ask, done, received.began)
@@ -362,7 +362,7 @@ impl Proxy {
         }
         if *ask.method == Method::HEAD && !sought.control.only_if_cached {
             // A HEAD's response has no body to store; it is answered by a GET's entry or by upstream.
-            return self.head(ask, &sought, &seen, now).await;
+            return Box::pin(self.head(ask, &sought, &seen, now)).await;
         }
         let ranged = *ask.method == Method::GET && ask.noted.has(Field::Range);
         for attempt in 0.. {
@@ -370,7 +370,7 @@ impl Proxy {
             let mut order = self.question(ask, &sought, seen.stale());
             let (lookup, primary) = (order.key.clone(), order.primary.clone());
             if sought.control.only_if_cached {
-                return self.only_if_cached(ask, &sought, now).await;
+                return Box::pin(self.only_if_cached(ask, &sought, now)).await;
             }
             order.as_asked = who.any() || matches!(seen, Seen::Pass);
             let (as_asked, learned) = (order.as_asked, order.learned.clone());
@@ -397,13 +397,14 @@ impl Proxy {
                             if ranged && !as_asked && whole.status() == StatusCode::OK =>
                         {
                             drop(whole);
-                            Some(self.pass_range(ask, Why { detail: Some(reason.as_str()), ..why }).await)
+                            let why = Why { detail: Some(reason.as_str()), ..why };
+                            Some(Box::pin(self.pass_range(ask, why)).await)
                         }
                         Ok(answer) => Some(self.led(ask, answer, why)),
                         Err(_) => None,
                     }
                 }
-                Ticket::Wait(waiting) => match timeout(self.patience(), outcome(waiting)).await {
+                Ticket::Wait(waiting) => match timeout(self.patience(), waiting.outcome()).await {
                     Ok(progress) => self.waited(ask, &sought, &primary, progress, why),
                     Err(_) => Some(self.problem(Problem::Timeout, Some(why))),
                 },
@@ -436,7 +437,7 @@ impl Proxy {
             }
             Answer::Direct(response, reason) => {
                 let outcome = if why.forward == Forward::Bypass { Outcome::Bypass } else { Outcome::Miss };
-                Done { response: respond::from_upstream(response, why, Some(reason), false), outcome }
+                Done { response: respond::from_upstream(*response, why, Some(reason), false), outcome }
             }
             Answer::Failed(problem) => self.problem(problem, Some(why)),
         }
@@ -494,23 +495,25 @@ impl Proxy {
         Done { response: respond::from_entry(asked(ask, collapsed), entry, served, now), outcome }
     }
 
-    /// Leads a fill. Redis is asked on the way, without a task: should the client go meanwhile, others are told that the
-    /// fill is abandoned, and nothing is lost. From where upstream is asked the fill goes on by itself.
+    /// Leads a fill, until there is an answer. Should the client go while Redis is asked, others are told that the fill
+    /// is abandoned, and nothing is lost. From where upstream is asked the fill goes on by itself then.
     async fn lead(
         self: &Arc<Self>,
         ask: &Ask<'_>,
-        mut order: Order,
+        mut order: Box<Order>,
         lead: Lead,
     ) -> Result<Answer, oneshot::error::RecvError> {
         let (tell, told) = oneshot::channel();
         let mut leader = Some(tell);
-        if let Some((entry, left)) = self.redis_answers(&mut order, &mut leader).await {
+        if self.core.shared.is_some()
+            && let Some((entry, left)) = Box::pin(self.redis_answers(&mut order, &mut leader)).await
+        {
             fill::settle(&lead, leader, entry, Origin::Redis(left));
         } else {
             order.outgoing = self.outgoing(ask, true);
             // Who was answered already gets no interim responses.
             order.interim = leader.as_ref().and_then(|_| ask.from.sink(ask.version));
-            tokio::spawn(Box::pin(self.clone().fill(order, lead, leader)));
+            return fill::driven(Box::pin(self.clone().fill(order, lead, leader)), told).await;
         }
         told.await
     }
@@ -541,24 +544,28 @@ impl Proxy {
     }
 
     /// What is to be fetched.
-    fn order(&self, ask: &Ask<'_>, sought: &Sought, stale: Option<(Arc<Entry>, Fallback)>) -> Order {
-        Order { outgoing: self.outgoing(ask, true), ..self.question(ask, sought, stale) }
+    fn order(&self, ask: &Ask<'_>, sought: &Sought, stale: Option<(Arc<Entry>, Fallback)>) -> Box<Order> {
+        let mut order = self.question(ask, sought, stale);
+        order.outgoing = self.outgoing(ask, true);
+        order
     }
 
     /// What is asked for, without the fields for upstream, which may not be needed.
-    fn question(&self, ask: &Ask<'_>, sought: &Sought, stale: Option<(Arc<Entry>, Fallback)>) -> Order {
+    fn question(&self, ask: &Ask<'_>, sought: &Sought, stale: Option<(Arc<Entry>, Fallback)>) -> Box<Order> {
         let Sought { who, control, key, base, known } = sought;
-        let primary: Arc<str> = key::without_variant(key).into();
+        let whole: Arc<str> = key.as_str().into();
+        let primary = key::without_variant(key);
+        let primary = if primary.len() == key.len() { whole.clone() } else { primary.into() };
         let policy = self.policy(ask.route);
         let target = match policy.inputs {
             Inputs::All => ask.target.clone(),
             Inputs::Keyed => keyed_target(policy, ask.target),
         };
         let trusted = self.core.log.trusted(self.core.clock.now());
-        Order {
+        Box::new(Order {
             past_redis: (control.no_cache && stale.is_some())
                 || (policy.coherence == crate::config::Coherence::Strict && !trusted),
-            key: key.as_str().into(),
+            key: whole,
             tags: Tags::of_request(policy, &primary, *base, ask.target.path(), ask.params),
             primary,
             base: *base,
@@ -576,8 +583,9 @@ impl Proxy {
             control: control.clone(),
             interim: None,
             as_asked: false,
+            asks_conditions: false,
             learned: Arc::default(),
-        }
+        })
     }
 
     fn outgoing(&self, ask: &Ask<'_>, stored: bool) -> HeaderMap {
@@ -681,12 +689,12 @@ impl Proxy {
                 (Ok(response), Some(order), Some(Logged::At(own))) => {
                     proxy.keep_answer(order, &written, response, requested, (before, own)).await
                 }
-                (Ok(response), ..) => Answer::Direct(response, NotStored::Method),
+                (Ok(response), ..) => Answer::Direct(response.into(), NotStored::Method),
                 (Err(problem), ..) => Answer::Failed(problem),
             }
         });
         match task.await {
-            Ok(Answer::Direct(response, _)) => self.passed(Ok(response), why),
+            Ok(Answer::Direct(response, _)) => self.passed(Ok(*response), why),
             Ok(Answer::Failed(problem)) => self.passed(Err(problem), why),
             Ok(Answer::Streaming(head, coming)) => {
                 let now = self.core.clock.now();
@@ -698,7 +706,7 @@ impl Proxy {
     }
 
     /// What a GET of the same target would fetch, if the cache could answer it.
-    fn order_of_read(&self, ask: &Ask<'_>) -> Option<Order> {
+    fn order_of_read(&self, ask: &Ask<'_>) -> Option<Box<Order>> {
         let read = self.core.routes.find(ask.host, &Method::GET, ask.target.path())?;
         let params = read.params.as_slice();
         let ask = Ask { method: &Method::GET, route: read.route, params, ..*ask };

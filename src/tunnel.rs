@@ -33,12 +33,7 @@ pub struct Ends {
 }
 
 /// The response to a request for an upgrade. When upstream switched protocols, the tunnel is opened behind it.
-pub fn open(
-    mut response: Response<Fetched>,
-    ends: Ends,
-    core: &Arc<Core>,
-    why: Why,
-) -> Response<Body> {
+pub fn open(mut response: Response<Fetched>, ends: Ends, core: &Arc<Core>, why: Why) -> Response<Body> {
     let switched = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let protocol = response.headers().get(UPGRADE).cloned();
     let version = response.version();

@@ -95,22 +95,24 @@ impl Link {
     ///
     /// # Errors
     /// The library's, with the request when nothing of it was sent.
-    pub async fn exchange(
+    pub fn exchange(
         &mut self,
         request: Request<RequestBody>,
         limit: impl Future<Output = ()>,
-    ) -> Option<Result<Response<Incoming>, Unanswered>> {
+    ) -> impl Future<Output = Option<Result<Response<Incoming>, Unanswered>>> {
         // Its budget is not asked, which would call a waker that does nothing.
-        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
-        let mut limit = pin!(limit);
-        poll_fn(|cx| {
-            self.drive(cx);
-            match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                Poll::Pending => limit.as_mut().poll(cx).map(|()| None),
-            }
-        })
-        .await
+        let answer = unconstrained(self.sender.try_send_request(request));
+        async move {
+            let (mut answer, mut limit) = (pin!(answer), pin!(limit));
+            poll_fn(|cx| {
+                self.drive(cx);
+                match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                    Poll::Pending => limit.as_mut().poll(cx).map(|()| None),
+                }
+            })
+            .await
+        }
     }
 }
 
@@ -260,7 +262,9 @@ impl Body for Fetched {
             }
             Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(Cut::Broken))),
             // Nothing comes any more on a closed connection.
-            Poll::Pending if self.link.as_ref().is_none_or(|link| link.is_closed()) => Poll::Ready(Some(Err(Cut::Broken))),
+            Poll::Pending if self.link.as_ref().is_none_or(|link| link.is_closed()) => {
+                Poll::Ready(Some(Err(Cut::Broken)))
+            }
             Poll::Pending => self.idle.poll(cx).map(|()| Some(Err(Cut::Idle))),
         }
     }

@@ -13,7 +13,6 @@ use std::time::Instant;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
-use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::ClientConfig;
@@ -106,35 +105,57 @@ impl Upstream {
     ///
     /// # Errors
     /// What came in place of a response.
-    pub async fn send(&self, out: Outgoing) -> Result<Response<Fetched>, Problem> {
-        let permit = self.place().await?;
+    pub fn send(&self, out: Outgoing) -> impl Future<Output = Result<Response<Fetched>, Problem>> + Send {
+        // Made before the future, which need not have room for both.
         let Outgoing { method, target, headers, body, upload, interim } = out;
         let safe = method.is_safe() && upload.is_none();
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        *request.uri_mut() = self.target(target).ok_or(Problem::Malformed)?;
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
         if let Some(sink) = interim {
             sink.listen(&mut request);
         }
-        let upload = upload.as_ref();
-        if let Some(link) = self.kept.take() {
-            let spare = safe.then(|| copy(&request));
-            let failure = match self.exchange(link, request, upload).await {
-                Ok((response, link)) => return Ok(self.fetched(response, link, permit)),
-                Err(failure) => failure,
-            };
-            request = match (failure.unsent, spare) {
-                (Some(unsent), _) => unsent,
-                (None, Some(spare)) if failure.problem == Problem::Broken && !failure.garbage => spare,
-                _ => return Err(failure.problem),
-            };
+        let target = self.target(target).map(|target| *request.uri_mut() = target);
+        async move {
+            target.ok_or(Problem::Malformed)?;
+            let permit = self.place().await?;
+            let mut kept = self.kept.take();
+            loop {
+                let is_kept = kept.is_some();
+                let mut link = match kept.take() {
+                    Some(link) => link,
+                    None => Box::pin(self.connect()).await?,
+                };
+                let spare = (is_kept && safe).then(|| copy(&request));
+                let answer = link.exchange(request, self.patience(upload.as_ref())).await;
+                let failure = match answer {
+                    Some(Ok(response)) => {
+                        let (kept, idle) = (self.kept.clone(), self.settings.idle_timeout);
+                        return Ok(response.map(|body| Fetched::new(body, link, kept, idle, permit)));
+                    }
+                    Some(Err(unanswered)) => Failure::of(unanswered, upload.as_ref()),
+                    None => return Err(Problem::Timeout),
+                };
+                request = match (failure.unsent, spare) {
+                    (Some(unsent), _) if is_kept => unsent,
+                    (_, Some(spare)) if failure.problem == Problem::Broken && !failure.garbage => spare,
+                    _ => return Err(failure.problem),
+                };
+            }
         }
-        let link = self.connect().await?;
-        match self.exchange(link, request, upload).await {
-            Ok((response, link)) => Ok(self.fetched(response, link, permit)),
-            Err(failure) => Err(failure.problem),
+    }
+
+    /// Over when upstream should have answered. As long as the client is still sending, it can't be expected to.
+    async fn patience(&self, upload: Option<&Upload>) {
+        let patience = self.settings.first_byte_timeout;
+        let mut until = Instant::now() + patience;
+        loop {
+            sleep_until(until.into()).await;
+            until = upload.map_or(until, |upload| upload.last() + patience);
+            if until <= Instant::now() {
+                return;
+            }
         }
     }
 
@@ -152,7 +173,8 @@ impl Upstream {
     async fn connect(&self) -> Result<Link, Problem> {
         let url = &self.settings.url;
         let connecting = async {
-            let origin = Uri::builder().scheme(url.scheme()).authority(url.authority.clone()).path_and_query("/").build()?;
+            let origin =
+                Uri::builder().scheme(url.scheme()).authority(url.authority.clone()).path_and_query("/").build()?;
             let mut connector = self.connector.clone();
             poll_fn(|cx| connector.poll_ready(cx)).await?;
             Ok(Link::open(connector.call(origin).await?).await?)
@@ -163,36 +185,6 @@ impl Upstream {
             tracing::debug!(error = %Causes(&*error), "upstream can't be reached");
             Problem::Unreachable
         })
-    }
-
-    async fn exchange(
-        &self,
-        mut link: Link,
-        request: Request<RequestBody>,
-        upload: Option<&Upload>,
-    ) -> Result<(Response<Incoming>, Link), Failure> {
-        let patience = self.settings.first_byte_timeout;
-        let limit = async {
-            let mut until = Instant::now() + patience;
-            loop {
-                sleep_until(until.into()).await;
-                // As long as the client is still sending, upstream can't be expected to answer.
-                until = upload.map_or(until, |upload| upload.last() + patience);
-                if until <= Instant::now() {
-                    return;
-                }
-            }
-        };
-        match link.exchange(request, limit).await {
-            Some(Ok(response)) => Ok((response, link)),
-            Some(Err(unanswered)) => Err(Failure::of(unanswered, upload)),
-            None => Err(Failure { problem: Problem::Timeout, garbage: false, unsent: None }),
-        }
-    }
-
-    fn fetched(&self, response: Response<Incoming>, link: Link, permit: OwnedSemaphorePermit) -> Response<Fetched> {
-        let (kept, idle) = (self.kept.clone(), self.settings.idle_timeout);
-        response.map(|body| Fetched::new(body, link, kept, idle, permit))
     }
 
     fn target(&self, target: PathAndQuery) -> Option<Uri> {
