@@ -18,14 +18,14 @@ use http::header::{
     AGE, CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE, SET_COOKIE,
 };
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
 use tokio::time::timeout_at;
 
-use crate::admission::{self, Personal};
+use crate::admission::{self, Admitted, Personal};
 use crate::clock::{Timestamp, millis};
 use crate::coalesce::{Lead, Origin, Progress, Streaming};
 use crate::conditional;
@@ -110,9 +110,9 @@ impl Order {
         *self.learned.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
     }
 
-    /// Whether a response of this status is for nobody but the client, whose own conditions and ranges it answers.
-    fn is_own(&self, status: StatusCode) -> bool {
-        self.asks_conditions && self.stale.is_none() && status != StatusCode::OK
+    /// Why a response of this status is for nobody but the client, if it answers the client's own conditions.
+    fn own_response(&self, status: StatusCode) -> Option<NotStored> {
+        own_response(self.asks_conditions && self.stale.is_none(), status)
     }
 
     /// The fields of the next request to upstream: with the conditions that a stale response can be confirmed by.
@@ -121,10 +121,9 @@ impl Order {
         let kept = self.stale.is_some().then(|| self.outgoing.clone());
         let mut headers = std::mem::replace(&mut self.outgoing, kept.unwrap_or_default());
         headers.remove(CONTENT_LENGTH);
-        let conditions = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
-        self.asks_conditions = self.as_asked && conditions.iter().any(|name| headers.contains_key(name));
+        self.asks_conditions = self.as_asked && asks_conditions(&headers);
         if self.stale.is_some() || !self.as_asked {
-            for name in conditions {
+            for name in CONDITIONS {
                 headers.remove(name);
             }
         }
@@ -152,6 +151,19 @@ impl Order {
         };
         Some((stale.clone(), origin))
     }
+}
+
+/// The fields that ask for less than the whole.
+const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+
+fn asks_conditions(headers: &HeaderMap) -> bool {
+    CONDITIONS.iter().any(|name| headers.contains_key(name))
+}
+
+/// Why a response is for nobody but the client whose own conditions and ranges it answers; a 200 answers none.
+fn own_response(asked_conditions: bool, status: StatusCode) -> Option<NotStored> {
+    (asked_conditions && status != StatusCode::OK)
+        .then_some(if status == StatusCode::PARTIAL_CONTENT { NotStored::Partial } else { NotStored::Status })
 }
 
 /// Why what Redis has did not answer, if it has anything.
@@ -260,7 +272,7 @@ impl Proxy {
         match self.decide(&order, response.status(), response.headers(), response.headers(), timing, lead.as_of()) {
             Err(reason) => {
                 self.metrics(&order).not_stored(reason);
-                self.pass(&order, response.status(), reason, timing.responded).await;
+                self.mark_pass(&order, response.status(), reason, timing.responded).await;
                 lead.leave();
                 lead.publish(Progress::NotStorable(reason));
                 answer(leader, Answer::Direct(response.into(), reason));
@@ -321,19 +333,78 @@ impl Proxy {
     /// A response that is not stored, to a request of nobody in particular: those who come next need not wait for
     /// each other, and what was stored before is not the most recent any more (RFC 9111 section 4). A server error
     /// says nothing of what was stored.
-    async fn pass(&self, order: &Order, status: StatusCode, reason: NotStored, now: Timestamp) {
-        if order.who.any() || order.is_own(status) || (order.stale.is_some() && status.is_server_error()) {
+    async fn mark_pass(&self, order: &Order, status: StatusCode, reason: NotStored, now: Timestamp) {
+        if order.who.any() || order.own_response(status).is_some() || (order.stale.is_some() && status.is_server_error()) {
             return;
         }
         if let Some((stale, _)) = &order.stale {
             self.forget(stale.key()).await;
         }
-        let until = now.plus(match reason {
+        self.core.memory.put(&order.key, Stored::Pass { until: self.pass_until(order.route, reason, now) });
+    }
+
+    /// Until when requests for a key whose response was not stored for this reason go on without waiting.
+    fn pass_until(&self, route: usize, reason: NotStored, now: Timestamp) -> Timestamp {
+        now.plus(match reason {
             NotStored::TooLarge => PASS_LARGE_FOR,
-            NotStored::Settling => self.policy(order.route).settle,
+            NotStored::Settling => self.policy(route).settle,
             _ => PASS_FOR,
-        });
-        self.core.memory.put(&order.key, Stored::Pass { until });
+        })
+    }
+
+    /// A request for a key whose last response was not storable (hit-for-miss), until the given time. Nobody waits for
+    /// anybody, Redis is not asked, and nothing is made ready for storing before a response turns out to be storable
+    /// after all: only then is there an order. Upstream answers the client's own conditions and ranges.
+    pub async fn pass_on(
+        self: &Arc<Self>,
+        (route, key, until): (usize, &str, Timestamp),
+        out: Outgoing,
+        order: impl FnOnce() -> Box<Order>,
+    ) -> Answer {
+        let (as_of, requested) = (self.core.log.position(), self.core.clock.now());
+        let conditions = asks_conditions(&out.headers);
+        let response = match self.fetch(route, out).await {
+            Ok(response) => response,
+            Err(problem) => return Answer::Failed(problem),
+        };
+        let (status, headers) = (response.status(), response.headers());
+        let responded = self.core.clock.now();
+        let reason = if let Some(reason) = own_response(conditions, status) {
+            reason
+        } else if let Err(reason) = self.admit(route, key, Personal::default(), (status, headers), responded) {
+            // Written anew before it ends, not for each of them.
+            if until.since(responded) < millis(PASS_FOR) / 2 {
+                let until = self.pass_until(route, reason, responded);
+                self.core.memory.put(key, Stored::Pass { until });
+            }
+            reason
+        } else {
+            let cost = u32::try_from(responded.since(requested)).unwrap_or(u32::MAX);
+            let (order, timing) = (order(), Timing { requested, responded, cost });
+            match self.decide(&order, status, headers, headers, timing, as_of) {
+                Ok(kept) => return self.clone().stream_apart(order, response, kept, as_of).await,
+                Err(reason) => {
+                    self.mark_pass(&order, status, reason, responded).await;
+                    reason
+                }
+            }
+        };
+        self.core.metrics.routes[route].not_stored(reason);
+        Answer::Direct(response.into(), reason)
+    }
+
+    /// Streams a response that is stored on the way, which nobody can join.
+    async fn stream_apart(
+        self: Arc<Self>,
+        order: Box<Order>,
+        response: Response<Fetched>,
+        kept: Kept,
+        as_of: Position,
+    ) -> Answer {
+        let (tell, told) = oneshot::channel();
+        let lead = self.core.fills.alone(as_of);
+        tokio::spawn(async move { self.stream(&order, (lead, None), Some(tell), response, kept).await });
+        told.await.unwrap_or(Answer::Failed(Problem::Internal))
     }
 
     /// Removes what stands under a key from both tiers.
@@ -441,6 +512,22 @@ impl Proxy {
         }
     }
 
+    /// Whether a response may be stored at all, and for how long.
+    fn admit(
+        &self,
+        route: usize,
+        key: &str,
+        who: Personal,
+        (status, headers): (StatusCode, &HeaderMap),
+        responded: Timestamp,
+    ) -> Result<(CacheControl, Admitted), NotStored> {
+        let policy = self.policy(route);
+        let control = CacheControl::of_response(headers, &self.upstream.settings().targeted_control);
+        let lifetime = freshness::lifetime(policy, status, headers, &control, responded, roll(key, responded));
+        let admitted = admission::admit(policy, who, status, headers, &control, lifetime)?;
+        Ok((control, admitted))
+    }
+
     /// Decides whether a response is stored, and makes the entry without its body. Its age is told by the fields of
     /// the message that came last, `latest`, which may be a mere confirmation.
     fn decide(
@@ -452,14 +539,12 @@ impl Proxy {
         Timing { requested, responded, cost }: Timing,
         as_of: Position,
     ) -> Result<Kept, NotStored> {
-        if order.is_own(status) {
-            return Err(if status == StatusCode::PARTIAL_CONTENT { NotStored::Partial } else { NotStored::Status });
+        if let Some(reason) = order.own_response(status) {
+            return Err(reason);
         }
         let policy = self.policy(order.route);
-        let control = CacheControl::of_response(headers, &self.upstream.settings().targeted_control);
-        let roll = roll(&order.key, responded);
-        let lifetime = freshness::lifetime(policy, status, headers, &control, responded, roll);
-        let admitted = admission::admit(policy, order.who, status, headers, &control, lifetime)?;
+        let (control, admitted) = self.admit(order.route, &order.key, order.who, (status, headers), responded)?;
+        let lifetime = admitted.lifetime;
         let until = responded.plus(Duration::from_millis(lifetime.whole()) + CONFIRMABLE_FOR);
         let known = order.known.as_deref();
         let variants = Variants::of(policy, headers, known, &order.request, until)?.map(Arc::new);
@@ -627,12 +712,7 @@ impl Proxy {
             Ok(kept) if !self.core.log.only(own, began, kept.head.tag_ids()) => {
                 Answer::Direct(response.into(), NotStored::Invalidated)
             }
-            Ok(kept) => {
-                let (tell, told) = oneshot::channel();
-                let lead = self.core.fills.alone(as_of);
-                tokio::spawn(async move { self.stream(&order, (lead, None), Some(tell), response, kept).await });
-                told.await.unwrap_or(Answer::Failed(Problem::Internal))
-            }
+            Ok(kept) => self.stream_apart(order, response, kept, as_of).await,
         }
     }
 

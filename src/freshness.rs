@@ -188,9 +188,9 @@ fn heuristic(status: StatusCode, headers: &HeaderMap, cc: &CacheControl, receive
     if !heuristically_cacheable(status) && !cc.public {
         return 0;
     }
+    let Some(modified) = headers.get(LAST_MODIFIED).and_then(|d| http_date(d.as_bytes())) else { return 0 };
     let date = headers.get(DATE).and_then(|d| http_date(d.as_bytes())).unwrap_or(received);
-    let modified = headers.get(LAST_MODIFIED).and_then(|d| http_date(d.as_bytes()));
-    modified.map_or(0, |m| (date.since(m) / 10).min(millis(LONGEST_HEURISTIC)))
+    (date.since(modified) / 10).min(millis(LONGEST_HEURISTIC))
 }
 
 /// RFC 9110 section 15.1, without 206, which is never stored as it is.

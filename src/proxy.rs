@@ -192,6 +192,7 @@ impl Proxy {
             ControlFlow::Break(response) => Handled::Ready(Some(response)),
             ControlFlow::Continue((host, next)) => {
                 let (proxy, (received, body)) = (self.clone(), received.split());
+                let received = Box::new(received);
                 Handled::Coming(Box::pin(async move {
                     let (outlet, in_use) = (received.from.outlet.clone(), received.from.in_use.clone());
                     let answer = pin!(proxy.go_on(received, body, host, next));
@@ -244,7 +245,7 @@ impl Proxy {
     /// The way of what memory does not answer.
     async fn go_on(
         self: Arc<Self>,
-        received: Received<()>,
+        received: Box<Received<()>>,
         body: Incoming,
         host: String,
         next: Next,
@@ -255,10 +256,7 @@ impl Proxy {
         };
         let ask = Ask::new(&received, &host, &found);
         let done = match next {
-            Next::Miss(missed) => {
-                let (sought, seen, now) = *missed;
-                self.miss(&ask, sought, seen, now).await
-            }
+            Next::Miss(missed) => self.miss(&ask, missed).await,
             Next::Bypass(reason) => self.bypass(&ask, body, reason).await,
             Next::Write => Box::pin(self.write(&ask, body)).await,
             Next::Tunnel => {
@@ -312,7 +310,7 @@ impl Proxy {
         match stored {
             None | Some(Stored::Variants(_)) if known.is_some() => Seen::NoVariant,
             None | Some(Stored::Variants(_)) => Seen::Nothing,
-            Some(Stored::Pass { until }) if until > now => Seen::Pass,
+            Some(Stored::Pass { until }) if until > now => Seen::Pass(until),
             Some(Stored::Pass { .. }) => Seen::Nothing,
             // Keys of two routes can't meet; should they all the same, neither answers for the other.
             Some(Stored::Entry(entry)) if entry.route as usize != ask.route => Seen::Nothing,
@@ -348,36 +346,42 @@ impl Proxy {
     }
 
     /// Nothing fresh in memory: stale, joined, or fetched.
-    async fn miss(self: &Arc<Self>, ask: &Ask<'_>, mut sought: Sought, mut seen: Seen, mut now: Timestamp) -> Done {
+    async fn miss(self: &Arc<Self>, ask: &Ask<'_>, mut missed: Box<(Sought, Seen, Timestamp)>) -> Done {
+        let (sought, seen, now) = &mut *missed;
         let who = sought.who;
         if let Seen::Entry(entry, verdict @ Verdict::Accepted { .. }) = &seen {
-            return self.hit(ask, entry, *verdict, false, now);
+            return self.hit(ask, entry, *verdict, false, *now);
         }
         if who.any() {
             self.count_bypass(ask, who.reason());
         }
         if let Seen::Entry(entry, verdict @ Verdict::WhileRevalidate { .. }) = &seen {
-            self.refresh(ask, &sought, entry.clone());
-            return self.hit(ask, entry, *verdict, false, now);
+            self.refresh(ask, sought, entry.clone());
+            return self.hit(ask, entry, *verdict, false, *now);
         }
-        if *ask.method == Method::HEAD && !sought.control.only_if_cached {
+        if sought.control.only_if_cached {
+            return Box::pin(self.only_if_cached(ask, sought, *now)).await;
+        }
+        if *ask.method == Method::HEAD {
             // A HEAD's response has no body to store; it is answered by a GET's entry or by upstream.
-            return Box::pin(self.head(ask, &sought, &seen, now)).await;
+            return Box::pin(self.head(ask, sought, seen, *now)).await;
         }
         let ranged = *ask.method == Method::GET && ask.noted.has(Field::Range);
         for attempt in 0.. {
-            let why = seen.why(who);
-            let mut order = self.question(ask, &sought, seen.stale());
-            let (lookup, primary) = (order.key.clone(), order.primary.clone());
-            if sought.control.only_if_cached {
-                return Box::pin(self.only_if_cached(ask, &sought, now)).await;
+            if let Seen::Pass(until) = *seen
+                && !who.any()
+            {
+                return self.pass(ask, sought, until).await;
             }
-            order.as_asked = who.any() || matches!(seen, Seen::Pass);
+            let why = seen.why(who);
+            let mut order = self.question(ask, sought, seen.stale());
+            let (lookup, primary) = (order.key.clone(), order.primary.clone());
+            order.as_asked = who.any();
             let (as_asked, learned) = (order.as_asked, order.learned.clone());
             let policy = self.policy(ask.route);
             // Who wants validation may not be answered by what another found in Redis.
             let shares = policy.coalesce != Coalesce::Off && !who.any() && !sought.control.no_cache;
-            let joins = shares && !matches!(seen, Seen::Pass) && attempt < ATTEMPTS;
+            let joins = shares && attempt < ATTEMPTS;
             order.fleet = joins && policy.coalesce == Coalesce::Fleet;
             let as_of = self.core.log.position();
             let ticket = if joins {
@@ -405,7 +409,7 @@ impl Proxy {
                     }
                 }
                 Ticket::Wait(waiting) => match timeout(self.patience(), waiting.outcome()).await {
-                    Ok(progress) => self.waited(ask, &sought, &primary, progress, why),
+                    Ok(progress) => self.waited(ask, sought, &primary, progress, why),
                     Err(_) => Some(self.problem(Problem::Timeout, Some(why))),
                 },
             };
@@ -416,13 +420,25 @@ impl Proxy {
                 return self.problem(Problem::Internal, Some(why));
             }
             // What was waited for is not for this request: look again, as if it came now.
-            now = self.core.clock.now();
-            seen = self.look_in_memory(ask, &mut sought, now);
+            *now = self.core.clock.now();
+            *seen = self.look_in_memory(ask, sought, *now);
             if let Seen::Entry(entry, verdict @ Verdict::Fresh { .. }) = &seen {
-                return self.hit(ask, entry, *verdict, true, now);
+                return self.hit(ask, entry, *verdict, true, *now);
             }
         }
         self.problem(Problem::Internal, None)
+    }
+
+    /// Hit-for-miss.
+    async fn pass(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought, until: Timestamp) -> Done {
+        let mut headers = self.outgoing(ask, true);
+        if ask.noted.has(Field::ContentLength) {
+            headers.remove(CONTENT_LENGTH);
+        }
+        let target = self.target(ask);
+        let out = Outgoing::without_body(Method::GET, target, headers, ask.from.sink(ask.version));
+        let answer = self.pass_on((ask.route, &sought.key, until), out, || self.question(ask, sought, None)).await;
+        self.led(ask, answer, Why::PASS)
     }
 
     /// The response of a request that led a fill: its fetch began after the request came, so it is for it
@@ -557,10 +573,6 @@ impl Proxy {
         let primary = key::without_variant(key);
         let primary = if primary.len() == key.len() { whole.clone() } else { primary.into() };
         let policy = self.policy(ask.route);
-        let target = match policy.inputs {
-            Inputs::All => ask.target.clone(),
-            Inputs::Keyed => keyed_target(policy, ask.target),
-        };
         let trusted = self.core.log.trusted(self.core.clock.now());
         Box::new(Order {
             past_redis: (control.no_cache && stale.is_some())
@@ -570,7 +582,7 @@ impl Proxy {
             primary,
             base: *base,
             route: ask.route,
-            target,
+            target: self.target(ask),
             request: ask.headers.clone(),
             outgoing: HeaderMap::new(),
             looked: false,
@@ -586,6 +598,14 @@ impl Proxy {
             asks_conditions: false,
             learned: Arc::default(),
         })
+    }
+
+    /// What upstream is asked for.
+    fn target(&self, ask: &Ask<'_>) -> PathAndQuery {
+        match self.policy(ask.route) {
+            policy if policy.inputs == Inputs::Keyed => keyed_target(policy, ask.target),
+            _ => ask.target.clone(),
+        }
     }
 
     fn outgoing(&self, ask: &Ask<'_>, stored: bool) -> HeaderMap {
@@ -843,8 +863,8 @@ enum Seen {
     Nothing,
     /// There are variants, not this one.
     NoVariant,
-    /// The last response was not storable.
-    Pass,
+    /// The last response was not storable: until then nobody waits for anybody.
+    Pass(Timestamp),
     Entry(Arc<Entry>, Verdict),
 }
 
@@ -854,7 +874,7 @@ impl Seen {
             _ if who.any() => Why::bypass(Forward::Bypass, who.reason().as_str()),
             Seen::Nothing => Why::NOTHING,
             Seen::NoVariant => Why::VARIANT,
-            Seen::Pass => Why::PASS,
+            Seen::Pass(_) => Why::PASS,
             Seen::Entry(_, Verdict::Validate { why, .. } | Verdict::Unusable(why)) => Why::refused(*why),
             Seen::Entry(..) => Why::refused(Refused::Stale),
         }

@@ -3,7 +3,6 @@
 //! Every response says in `Cache-Status` (RFC 9211) what the cache did and why, in the words of
 //! [`crate::words`].
 
-use std::fmt::Write;
 use std::hash::BuildHasher;
 use std::sync::OnceLock;
 
@@ -101,7 +100,7 @@ pub fn from_entry(asked: Asked<'_>, entry: &Entry, served: Served, now: Timestam
         Served::Hit(left, source) => (hit_status(left, source), false),
         Served::Forwarded(why, confirmed) => {
             let renewed = matches!(confirmed, Confirmed::Renewed | Confirmed::Once);
-            (value(&forwarded_status(asked, why, confirmed)), renewed)
+            (value(forwarded_status(asked, why, confirmed)), renewed)
         }
     };
     let age = age(asked, entry, confirmed, now);
@@ -114,17 +113,33 @@ fn hit_status(left: i64, source: HitFrom) -> HeaderValue {
     let say = || format!("asidecar; hit; ttl={ttl}; detail={}", source.as_str());
     match usize::try_from(ttl) {
         Ok(ttl) if source == HitFrom::Memory => said(&HITS, ttl, say),
-        _ => value(&say()),
+        _ => value(say()),
     }
 }
 
+/// That a request was forwarded, why, and what came of it.
+fn forwarded(why: Why, came: Option<StatusCode>) -> String {
+    let mut status = String::with_capacity(96);
+    status.push_str("asidecar; fwd=");
+    status.push_str(why.forward.as_str());
+    if let Some(came) = came {
+        status.push_str("; fwd-status=");
+        status.push_str(came.as_str());
+    }
+    status
+}
+
 fn forwarded_status(asked: Asked<'_>, why: Why, confirmed: Confirmed) -> String {
-    let mut status = format!("asidecar; fwd={}", why.forward.as_str());
-    match confirmed {
-        Confirmed::Renewed => status.push_str("; fwd-status=304; stored"),
-        Confirmed::Once => status.push_str("; fwd-status=304"),
-        Confirmed::Failed(Some(code)) => _ = write!(status, "; fwd-status={}", code.as_u16()),
-        Confirmed::Failed(None) | Confirmed::Unreachable => {}
+    let mut status = forwarded(
+        why,
+        match confirmed {
+            Confirmed::Renewed | Confirmed::Once => Some(StatusCode::NOT_MODIFIED),
+            Confirmed::Failed(status) => status,
+            Confirmed::Unreachable => None,
+        },
+    );
+    if confirmed == Confirmed::Renewed {
+        status.push_str("; stored");
     }
     let detail = match confirmed {
         Confirmed::Renewed | Confirmed::Once => why.detail,
@@ -144,7 +159,7 @@ static HITS: Sayings = [const { OnceLock::new() }; OFTEN];
 /// What is said of `n` seconds. What is said often is written once, in memory that is never freed: copying it
 /// neither allocates nor counts.
 fn said(sayings: &'static Sayings, n: usize, say: impl FnOnce() -> String) -> HeaderValue {
-    let Some(saying) = sayings.get(n) else { return value(&say()) };
+    let Some(saying) = sayings.get(n) else { return value(say()) };
     let written = || HeaderValue::from_maybe_shared(Bytes::from_static(say().leak().as_bytes()));
     saying.get_or_init(|| written().unwrap_or(NOTHING_SAID)).clone()
 }
@@ -152,8 +167,8 @@ fn said(sayings: &'static Sayings, n: usize, say: impl FnOnce() -> String) -> He
 const NOTHING_SAID: HeaderValue = HeaderValue::from_static("");
 
 /// A value of ours, which holds nothing that a field can't.
-fn value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or(NOTHING_SAID)
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(NOTHING_SAID)
 }
 
 /// A response whose body is on its way from upstream. `length` is what upstream announced.
@@ -164,9 +179,10 @@ pub fn from_stream(
     why: Why,
     now: Timestamp,
 ) -> Response<Body> {
-    let mut status = format!("asidecar; fwd={}; fwd-status={}; stored", why.forward.as_str(), head.status.as_u16());
+    let mut status = forwarded(why, Some(head.status));
+    status.push_str("; stored");
     push_tail(&mut status, asked.collapsed, why.detail);
-    assemble(asked, head, value(&status), age(asked, head, true, now), Content::Coming(reader, length))
+    assemble(asked, head, value(status), age(asked, head, true, now), Content::Coming(reader, length))
 }
 
 /// The age that a response says. One that was made or confirmed by the origin for this very request has none, unless
@@ -185,17 +201,18 @@ pub fn from_upstream(
     collapsed: bool,
 ) -> Response<Body> {
     let mut response = response.map(Body::upstream);
-    let mut status = format!("asidecar; fwd={}; fwd-status={}", why.forward.as_str(), response.status().as_u16());
+    let mut status = forwarded(why, Some(response.status()));
     push_tail(&mut status, collapsed, not_stored.map(NotStored::as_str).or(why.detail));
-    add_status(response.headers_mut(), &status);
+    response.headers_mut().append(CACHE_STATUS, value(status));
     *response.version_mut() = Version::HTTP_11;
     response
 }
 
 /// Says in an error response of ours why there is no other: with `why` it was forwarded, else not.
 pub fn explain_problem(response: &mut Response<Body>, why: Option<Why>, word: &'static str) {
-    let forward = why.map_or(String::new(), |why| format!("; fwd={}", why.forward.as_str()));
-    add_status(response.headers_mut(), &format!("asidecar{forward}; detail={word}"));
+    let mut status = why.map_or("asidecar".into(), |why| forwarded(why, None));
+    push_tail(&mut status, false, Some(word));
+    response.headers_mut().append(CACHE_STATUS, value(status));
 }
 
 /// What an upstream response needs before anything is made of it: no hop-by-hop fields, a Date (RFC 9110
@@ -317,12 +334,6 @@ fn parts(ranges: &range::Ranges, entry: &Entry, fields: &mut HeaderMap, content:
             (StatusCode::PARTIAL_CONTENT, Body::pieces(several.pieces(&body)))
         }
         (Selected::Whole | Selected::Many(_), content) => (entry.status, content.body()),
-    }
-}
-
-fn add_status(headers: &mut HeaderMap, status: &str) {
-    if let Ok(value) = HeaderValue::from_str(status) {
-        headers.append(CACHE_STATUS, value);
     }
 }
 
