@@ -91,6 +91,7 @@ async fn a_leader_whose_client_goes_away_does_not_strand_those_who_wait() {
     };
     eventually("the other waits", || async { proxy.server.core.fills.waiting() == 1 }).await;
     leader.abort();
+    eventually("the leader is gone", || async { proxy.server.core.metrics.connections.get() == 1 }).await;
     gate.open(10);
     assert_eq!(waiter.await.unwrap().body, "late");
     assert_eq!(origin.calls(), 1);
@@ -252,6 +253,28 @@ async fn after_an_answer_that_can_not_be_stored_requests_do_not_queue_behind_eac
         assert!(client.await.unwrap().cache_status().contains("detail=no_store"));
     }
     assert_eq!(origin.calls(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_stored_again_is_stored_by_a_request_that_went_past_the_fills() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let origin = Origin::start(move |_| {
+        let n = asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
+        let control = if n < 3 { "no-store" } else { "max-age=60" };
+        async move { with(ok(n.to_string()), &[("cache-control", control)]) }
+    })
+    .await;
+    let proxy = Instance::start(&origin, "");
+    for (body, status) in [
+        ("1", "asidecar; fwd=uri-miss; fwd-status=200; detail=no_store"),
+        ("2", "asidecar; fwd=uri-miss; fwd-status=200; detail=no_store"),
+        ("3", "asidecar; fwd=uri-miss; fwd-status=200; stored; detail=hit_for_miss"),
+        ("3", "asidecar; hit; ttl=59; detail=memory"),
+    ] {
+        let answer = proxy.fill("/a").await;
+        assert_eq!((answer.body.as_str(), answer.cache_status()), (body, status));
+    }
+    assert_eq!(origin.calls(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

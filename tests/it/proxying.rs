@@ -894,6 +894,108 @@ async fn a_post_that_may_have_arrived_is_not_sent_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_kept_connection_that_upstream_has_closed_is_not_used_for_a_post_and_closed_here_too() {
+    let (close, closed) = (Gate::closed(), Gate::closed());
+    let gates = (close.clone(), closed.clone());
+    let origin = RawOrigin::start(move |mut wire, n| {
+        let (close, closed) = gates.clone();
+        async move {
+            wire.head().await;
+            wire.send(whole("Cache-Control: no-store\r\n", &format!("connection {n}"))).await;
+            if n == 1 {
+                close.pass().await;
+                wire.finish().await;
+                closed.open(1);
+            }
+            wire.rest().await;
+            closed.open(1);
+        }
+    })
+    .await;
+    let proxy = Instance::in_front_of(origin.address, "");
+    let mut client = Wire::connect(proxy.server.proxy).await;
+    assert_eq!(client.get("/a").await.body, "connection 1");
+    close.open(1);
+    closed.pass().await;
+    client.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(client.answer().await.body, "connection 2");
+    closed.pass().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_connection_that_upstream_closes_does_not_stay_half_open() {
+    let closed = Gate::closed();
+    let gate = closed.clone();
+    let origin = RawOrigin::start(move |mut wire, _| {
+        let closed = gate.clone();
+        async move {
+            wire.head().await;
+            wire.send(whole("Cache-Control: no-store\r\n", "once")).await;
+            wire.finish().await;
+            wire.rest().await;
+            closed.open(1);
+        }
+    })
+    .await;
+    let proxy = Instance::in_front_of(origin.address, "");
+    assert_eq!(proxy.get("/a").await.body, "once");
+    closed.pass().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_kept_where_upstream_answered_before_it_had_all_of_the_request() {
+    let origin = RawOrigin::start(|mut wire, n| async move {
+        wire.head().await;
+        wire.send(whole("", &format!("connection {n}"))).await;
+        if n == 1 {
+            wire.until("the end").await;
+            wire.head().await;
+            wire.send(whole("", "connection 1 again")).await;
+        }
+        wire.rest().await;
+    })
+    .await;
+    let proxy = Instance::in_front_of(origin.address, "");
+    let mut client = Wire::connect(proxy.server.proxy).await;
+    client.send("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 15\r\n\r\nhalf of ").await;
+    let answer = client.answer().await;
+    assert_eq!(answer.body, "connection 1");
+    client.send("the end").await;
+    eventually("the connection is used again", || async {
+        proxy.get("/b").await.body == "connection 1 again"
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_whose_response_nobody_wants_any_more_is_closed_and_never_used_again() {
+    let closed = Gate::closed();
+    let gate = closed.clone();
+    let origin = RawOrigin::start(move |mut wire, n| {
+        let closed = gate.clone();
+        async move {
+            wire.head().await;
+            if n == 1 {
+                wire.send("HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nContent-Length: 100\r\n\r\nbegun").await;
+                wire.rest().await;
+                closed.open(1);
+            } else {
+                wire.send(whole("Cache-Control: no-store\r\n", &format!("connection {n}"))).await;
+                wire.rest().await;
+            }
+        }
+    })
+    .await;
+    let proxy = Instance::in_front_of(origin.address, "");
+    let mut client = Wire::connect(proxy.server.proxy).await;
+    client.send("GET /a HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.until("begun").await;
+    drop(client);
+    closed.pass().await;
+    assert_eq!(proxy.get("/a").await.body, "connection 2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_get_that_upstream_never_answers_is_given_up_after_the_second_try() {
     let origin = RawOrigin::start(|mut wire, _| async move {
         wire.head().await;

@@ -293,6 +293,10 @@ impl Wire {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
         self.answer().await
     }
+    /// Says that nothing more comes from here.
+    pub async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
     /// Breaks the connection off, as a crash would.
     pub fn reset(self) {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
