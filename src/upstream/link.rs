@@ -136,14 +136,9 @@ impl Kept {
         Arc::new(Kept { state: Mutex::default(), most })
     }
 
-    /// The one that was used last, of those that upstream keeps too.
+    /// The one that was used last. Should upstream have closed it, its first turn shows that before anything is sent.
     pub fn take(&self) -> Option<Link> {
-        loop {
-            let mut link = self.lock().links.pop()?;
-            if link.is_free() {
-                return Some(link);
-            }
-        }
+        self.lock().links.pop()
     }
 
     /// Keeps one whose response is complete; where its request is still on the way, once that is gone too.

@@ -924,13 +924,14 @@ async fn a_kept_connection_that_upstream_has_closed_is_not_used_for_a_post_and_c
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kept_connection_that_upstream_closes_does_not_stay_half_open() {
-    let closed = Gate::closed();
-    let gate = closed.clone();
+    let (close, closed) = (Gate::closed(), Gate::closed());
+    let gates = (close.clone(), closed.clone());
     let origin = RawOrigin::start(move |mut wire, _| {
-        let closed = gate.clone();
+        let (close, closed) = gates.clone();
         async move {
             wire.head().await;
             wire.send(whole("Cache-Control: no-store\r\n", "once")).await;
+            close.pass().await;
             wire.finish().await;
             wire.rest().await;
             closed.open(1);
@@ -939,6 +940,7 @@ async fn a_kept_connection_that_upstream_closes_does_not_stay_half_open() {
     .await;
     let proxy = Instance::in_front_of(origin.address, "");
     assert_eq!(proxy.get("/a").await.body, "once");
+    close.open(1);
     closed.pass().await;
 }
 
@@ -946,12 +948,13 @@ async fn a_kept_connection_that_upstream_closes_does_not_stay_half_open() {
 async fn a_connection_is_kept_where_upstream_answered_before_it_had_all_of_the_request() {
     let origin = RawOrigin::start(|mut wire, n| async move {
         wire.head().await;
-        wire.send(whole("", &format!("connection {n}"))).await;
-        if n == 1 {
-            wire.until("the end").await;
-            wire.head().await;
-            wire.send(whole("", "connection 1 again")).await;
+        if n > 1 {
+            return wire.send(whole("Connection: close\r\n", &format!("connection {n}"))).await;
         }
+        wire.send(whole("", "connection 1")).await;
+        wire.until("the end").await;
+        wire.head().await;
+        wire.send(whole("", "connection 1 again")).await;
         wire.rest().await;
     })
     .await;
