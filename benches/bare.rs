@@ -4,6 +4,8 @@
 //!                                 with SIZE bytes, cacheable for an hour, and does nothing else
 //!   bare 127.0.0.1:PORT each      the same with a body of its own for each KEY, as a cache has: what memory costs that
 //!                                 is not in the processor's caches
+//!   bare 127.0.0.1:PORT proxy TO  what a proxy of this library costs at least: each request goes to that address as it is,
+//!                                 on kept connections, and what comes back goes back
 //!   bare 127.0.0.1:PORT origin    the same with all that an origin needs, and a count of what it was asked:
 //!                                 /u/SIZE/KEY         not to be stored
 //!                                 /s/SIZE/KEY         not to be stored, and streamed: 64 KiB each millisecond
@@ -13,8 +15,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::future::ready;
+use std::future::{poll_fn, ready};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,11 +27,12 @@ use http::header::{CACHE_CONTROL, CONTENT_LENGTH};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 const LARGEST: usize = 16 << 20;
@@ -113,23 +118,88 @@ async fn origin(
     response
 }
 
+/// A connection of the proxy's, driven by whoever uses it.
+struct Link {
+    sender: client::conn::http1::SendRequest<Incoming>,
+    connection: Pin<Box<client::conn::http1::Connection<TokioIo<TcpStream>, Incoming>>>,
+}
+
+type Links = RefCell<Vec<Link>>;
+
+/// The body of an answer, which gives its connection back.
+struct Relayed {
+    body: Incoming,
+    link: Option<Link>,
+    links: Rc<Links>,
+}
+
+impl Body for Relayed {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut quiet = Context::from_waker(Waker::noop());
+        let mut read = Pin::new(&mut self.body).poll_frame(&mut quiet);
+        if let (Poll::Pending, Some(link)) = (&read, &mut self.link) {
+            let _ = link.connection.as_mut().poll(cx);
+            read = Pin::new(&mut self.body).poll_frame(&mut quiet);
+        }
+        if matches!(read, Poll::Ready(None)) || self.body.is_end_stream() {
+            let link = self.link.take();
+            self.links.borrow_mut().extend(link);
+        }
+        read
+    }
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+async fn relay(request: Request<Incoming>, to: &str, links: Rc<Links>) -> std::io::Result<Response<Relayed>> {
+    let kept = links.borrow_mut().pop();
+    let mut link = match kept {
+        Some(link) => link,
+        None => {
+            let stream = TcpStream::connect(to).await?;
+            stream.set_nodelay(true)?;
+            let shaken = client::conn::http1::handshake(TokioIo::new(stream)).await;
+            let (sender, connection) = shaken.map_err(std::io::Error::other)?;
+            Link { sender, connection: Box::pin(connection) }
+        }
+    };
+    let mut answer = pin!(link.sender.send_request(request));
+    let response = poll_fn(|cx| {
+        let _ = link.connection.as_mut().poll(cx);
+        answer.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    });
+    let response = response.await.map_err(std::io::Error::other)?;
+    Ok(response.map(|body| Relayed { body, link: Some(link), links }))
+}
+
 fn main() -> std::io::Result<()> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:9000".into());
     let what = std::env::args().nth(2).unwrap_or_default();
     let (is_origin, each) = (what == "origin", what == "each");
+    let to: Option<Rc<str>> = std::env::args().nth(3).filter(|_| what == "proxy").map(Rc::from);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let listener = TcpListener::bind(address).await?;
         let (bodies, asked) = (Rc::<Bodies>::default(), Rc::<Cell<u64>>::default());
-        let own = Rc::<Each>::default();
+        let (own, links) = (Rc::<Each>::default(), Rc::<Links>::default());
         loop {
             let (stream, _) = listener.accept().await?;
             stream.set_nodelay(true)?;
             let (bodies, own, asked) = (bodies.clone(), own.clone(), asked.clone());
+            let (to, links) = (to.clone(), links.clone());
             tokio::task::spawn_local(async move {
                 let (mut http, io) = (http1::Builder::new(), TokioIo::new(stream));
                 http.timer(TokioTimer::new());
-                let _ = if is_origin {
+                let _ = if let Some(to) = to {
+                    http.serve_connection(io, service_fn(|request| relay(request, &to, links.clone()))).await
+                } else if is_origin {
                     let service = service_fn(|request| {
                         let response = origin(request, bodies.clone(), asked.clone());
                         async { Ok::<_, Infallible>(response.await) }

@@ -27,7 +27,7 @@ use crate::config::{ClientControl, Coalesce, Inputs, RoutePolicy};
 use crate::control::CacheControl;
 use crate::core::Core;
 use crate::entry::{Entry, Refused, Stored, Tags, Verdict, judge};
-use crate::fill::{self, Answer, InRedis, Order, roll};
+use crate::fill::{self, Answer, InRedis, roll};
 use crate::forward;
 use crate::freshness::{self, Fallback};
 use crate::invalidation::log::Logged;
@@ -36,6 +36,7 @@ use crate::invalidation::{Invalidation, Source};
 use crate::key::{self, Keyed};
 use crate::metrics::MalformedWhat;
 use crate::noted::{Field, Noted};
+use crate::order::{self, Order};
 use crate::problem::Problem;
 use crate::respond::{self, Asked, Confirmed, Served, Why};
 use crate::route::{Match, MethodClass};
@@ -394,7 +395,7 @@ impl Proxy {
             let done = match ticket {
                 Ticket::Lead(lead) => {
                     let told = self.lead(ask, order, lead).await;
-                    let why = seen.why_with(who, fill::learned(&learned));
+                    let why = seen.why_with(who, order::learned(&learned));
                     match told {
                         // The whole was asked for and is not stored: the client gets no more of it than it wants.
                         Ok(Answer::Direct(whole, reason))
@@ -618,7 +619,7 @@ impl Proxy {
     async fn head(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought, seen: &Seen, now: Timestamp) -> Done {
         let mut order = self.order(ask, sought, seen.stale());
         let in_redis = self.look_in_redis(&mut order).await;
-        let why = seen.why_with(sought.who, fill::learned(&order.learned));
+        let why = seen.why_with(sought.who, order::learned(&order.learned));
         if let Some(InRedis { entry, left, renew }) = in_redis {
             if renew {
                 self.refresh(ask, sought, entry.clone());

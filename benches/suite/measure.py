@@ -148,7 +148,7 @@ def miss(options):
         # Beside the proxy, as an API and its sidecar are: the direct way and that through the proxy then both cross
         # once between processors.
         stage.origin(cpu=stage.server_cpu)
-        servers = all_servers(stage, bare=False)
+        servers = [stage.bare_proxy(), *all_servers(stage, bare=False)]
         ways = {"direct": stage.upstream, **{server.name: server for server in servers}}
         kinds = {
             "miss": ("/b/1024/{}", options.rate), "bypass": ("/u/1024/{}", options.rate),
@@ -262,12 +262,18 @@ def growth(options):
             say("5,000,000 keys are left out: that wants 12 GiB of free memory")
     with Stage(options.peers) as stage:
         stage.origin()
-        # All at once, so that every round has them all under the same conditions.
-        servers = [stage.asidecar(str(n), memory="10GiB") for n in counts]
-        for server, n in zip(servers, counts):
+        # All at once, so that every round has them all under the same conditions. A bare server with as many bodies shows
+        # what the processor's caches do.
+        servers, keys = [], {}
+        for n in counts:
             say(f"filling {n} keys")
-            load.fill(stage, server, "/b/64/{}", n, seconds=1800)
-        result["keys"] = rounds(options, stage, servers, "/b/64/{}", keys={str(n): n for n in counts})
+            for server in (stage.asidecar(str(n), memory="10GiB"), stage.bare_with_bodies(f"bare {n}")):
+                load.fill(stage, server, "/b/64/{}", n, seconds=1800)
+                servers.append(server)
+                keys[server.name] = n
+        cpu = rounds(options, stage, servers, "/b/64/{}", keys=keys)
+        result["keys"] = {str(n): cpu[str(n)] for n in counts}
+        result["bare"] = {str(n): cpu[f"bare {n}"] for n in counts}
 
     def compare(what, starters, shared=()):
         with Stage(options.peers) as stage:

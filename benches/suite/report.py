@@ -189,10 +189,11 @@ def memory_charts(data):
 
 
 def growth_tables(data):
-    keys = data["keys"]
-    least = next(iter(keys.values()))["cpu"]
-    yield table(["keys", "CPU us a hit", "to 1,000"],
-                [[thousands(n) + missed(m), f"{m['cpu']:.2f}", f"{m['cpu'] / least:.2f}"] for n, m in keys.items()])
+    keys, bare = data["keys"], data["bare"]
+    least, bare_least = next(iter(keys.values()))["cpu"], next(iter(bare.values()))["cpu"]
+    yield table(["keys", "CPU us a hit", "to 1,000", "bare hyper, as many bodies", "to 1,000"],
+                [[thousands(n) + missed(m), f"{m['cpu']:.2f}", f"{m['cpu'] / least:.2f}", f"{bare[n]['cpu']:.2f}",
+                  f"{bare[n]['cpu'] / bare_least:.2f}"] for n, m in keys.items()])
     rows = []
     for what in ("processors", "routes", "tags", "marks"):
         first = next(iter(data[what].values()))["cpu"]
@@ -202,10 +203,12 @@ def growth_tables(data):
 
 
 def growth_goals(data):
-    keys = {int(n): m["cpu"] for n, m in data["keys"].items()}
-    ratio = max(keys.values()) / keys[min(keys)]
-    yield (f"CPU of a hit, 1,000 to {max(keys):,} keys", "within 20 %, and cache misses", f"{ratio:.2f} times",
-           ratio <= 1.2)
+    keys, bare = ({int(n): m["cpu"] for n, m in data[of].items()} for of in ("keys", "bare"))
+    least, most = min(keys), max(keys)
+    # What the bare server pays more for as many bodies is what the processor's caches miss.
+    more, misses = keys[most] - keys[least], max(bare[most] - bare[least], 0)
+    yield (f"CPU of a hit more, 1,000 to {most:,} keys", f"at most 20 % ({0.2 * keys[least]:.2f} us) and {misses:.2f} us of "
+           "cache misses", f"{more:.2f} us", more <= 0.2 * keys[least] + misses)
     for what, title, target in (("processors", "CPU of a hit on two processors to that on one", 1.08),
                                 ("routes", "CPU of a hit with 1,000 routes to that with one", 1.05),
                                 ("tags", "CPU of a hit of an entry with 100 tags to that with one", 1.05),

@@ -326,9 +326,13 @@ class Stage:
     def bare(self):
         return self.library("bare hyper")
 
-    def bare_with_bodies(self):
+    def bare_with_bodies(self, name="bare hyper, 1,000 bodies"):
         """The same with a body for each key, as a cache has."""
-        return self.library("bare hyper, 1,000 bodies", "each")
+        return self.library(name, "each")
+
+    def bare_proxy(self):
+        """What a proxy of the library costs at least."""
+        return self.library("bare hyper proxy", "proxy", f"127.0.0.1:{self.upstream.port}")
 
     def library(self, name, *mode):
         port = free_port()

@@ -169,11 +169,11 @@ impl Kept {
         }
     }
 
-    /// Closes those that have been idle for too long, or that upstream has closed. Says whether any is left to be
+    /// Closes those that have been idle for too long now, or that upstream has closed. Says whether any is left to be
     /// looked after.
-    fn sweep(&self) -> bool {
+    fn sweep(&self, now: Instant) -> bool {
         let mut state = self.lock();
-        let stay = |link: &mut Link| link.is_free() && link.since.elapsed() < IDLE;
+        let stay = |link: &mut Link| link.is_free() && now.saturating_duration_since(link.since) < IDLE;
         let gone: Vec<Link> = state.links.extract_if(.., |link| !stay(link)).collect();
         state.tended = !state.links.is_empty();
         let left = state.tended;
@@ -191,7 +191,7 @@ impl Kept {
 async fn tend(kept: Weak<Kept>) {
     loop {
         sleep(TEND).await;
-        if !kept.upgrade().is_some_and(|kept| kept.sweep()) {
+        if !kept.upgrade().is_some_and(|kept| kept.sweep(Instant::now())) {
             return;
         }
     }
@@ -270,5 +270,38 @@ impl Body for Fetched {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_nobody_uses_for_a_minute_is_closed_and_so_is_one_too_many() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let pair = async || {
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let link = Link::open(MaybeHttpsStream::Http(TokioIo::new(stream))).await.unwrap();
+            (link, listener.accept().await.unwrap().0)
+        };
+        let closed = async |mut end: TcpStream| {
+            timeout(Duration::from_secs(15), end.read(&mut [0])).await.expect("it is closed").unwrap() == 0
+        };
+        let kept = Kept::new(1);
+        let ((first, stays), (second, goes)) = (pair().await, pair().await);
+        let begin = Instant::now();
+        kept.put(first);
+        kept.put(second);
+        assert!(closed(goes).await, "there is room for one");
+        assert!(kept.sweep(begin + IDLE - Duration::from_secs(1)));
+        assert!(stays.try_read(&mut [0]).is_err(), "it is open");
+        assert!(!kept.sweep(Instant::now() + IDLE));
+        assert!(closed(stays).await);
+        assert!(kept.take().is_none());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use http::Method;
 use serde_json::Value;
 
-use crate::support::{Instance, Origin, RawOrigin, Wire, eventually, ok, with};
+use crate::support::{Gate, Instance, Origin, RawOrigin, Wire, eventually, ok, with};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn encoded_line_ends_in_a_target_stay_encoded_on_their_way_and_in_the_key() {
@@ -86,6 +86,31 @@ async fn what_upstream_sends_after_its_response_is_never_another_requests_answer
     let mut client = Wire::connect(proxy.server.proxy).await;
     for n in 1..=3 {
         assert_eq!(client.get(&format!("/{n}")).await.body, format!("connection {n}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_upstream_sends_unasked_on_a_kept_connection_is_nobodys_answer() {
+    let (speak, spoken) = (Gate::closed(), Gate::closed());
+    let gates = (speak.clone(), spoken.clone());
+    let origin = RawOrigin::start(move |mut wire, n| {
+        let (speak, spoken) = gates.clone();
+        async move {
+            wire.head().await;
+            wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\nconnection {n}")).await;
+            speak.pass().await;
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison").await;
+            spoken.open(1);
+            wire.rest().await;
+        }
+    })
+    .await;
+    let proxy = Instance::in_front_of(origin.address, "");
+    let mut client = Wire::connect(proxy.server.proxy).await;
+    for n in 1..=3 {
+        assert_eq!(client.get(&format!("/{n}")).await.body, format!("connection {n}"));
+        speak.open(1);
+        spoken.pass().await;
     }
 }
 
