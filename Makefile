@@ -66,6 +66,10 @@ bench: ## all benchmarks, beside the peers that are installed: 25 minutes; write
 	$(CARGO) build --release --locked --bin asidecar --example bare --example load
 	@benches/run.py $(BENCH)
 
+.PHONY: pgo
+pgo: ## build with profile-guided optimisation, into target/pgo/release/asidecar: a fifth fewer instructions, three builds' time
+	@scripts/build-pgo.sh
+
 .PHONY: bench-peers
 bench-peers: ## install nginx, HAProxy, Varnish, Traffic Server and Squid by the system's package manager, without starting them
 	@scripts/install-bench-peers.sh

@@ -9,7 +9,7 @@ import sys
 import time
 
 from . import load
-from .servers import CONNECTIONS, Failed, Stage
+from .servers import CONNECTIONS, PGO, Failed, Stage
 
 MIB = 1 << 20
 KEYS = 1000
@@ -40,6 +40,8 @@ def all_servers(stage, bare=True):
     """asidecar and all its peers; whoever can't be started is left out, and said so."""
     servers = [stage.bare(), stage.bare_with_bodies()] if bare else []
     servers.append(stage.asidecar())
+    if PGO.exists():
+        servers.append(stage.asidecar("asidecar, with PGO", program=PGO))
     for peer in stage.peers:
         try:
             servers.append(stage.peer(peer))

@@ -37,7 +37,7 @@ def missed(m):
 
 
 def peers_of(names):
-    return [n for n in names if n not in ("asidecar", "direct") and not n.startswith("bare")]
+    return [n for n in names if n != "direct" and not n.startswith(("asidecar", "bare"))]
 
 
 def hits_tables(data):

@@ -28,6 +28,7 @@ PEERS = {
     "trafficserver": ("traffic_server", ["-V"]),
     "squid": ("squid", ["-v"]),
 }
+PGO = RELEASE.parent / "pgo/release/asidecar"  # where scripts/build-pgo.sh leaves it
 CONNECTIONS = 12_000  # how many each is configured for
 
 NGINX = """
@@ -338,14 +339,15 @@ class Stage:
         port = free_port()
         return self.start(name, [RELEASE / "examples/bare", f"127.0.0.1:{port}", *mode], port, [self.server_cpu])
 
-    def asidecar(self, name="asidecar", workers=1, cpus=None, memory="4GiB", more="", ready="/b/1/0"):
+    def asidecar(self, name="asidecar", workers=1, cpus=None, memory="4GiB", more="", ready="/b/1/0",
+                 program=RELEASE / "asidecar"):
         folder, port, admin = self.folder("asidecar"), free_port(), free_port()
         (folder / "asidecar.toml").write_text(ASIDECAR.format(
             port=port, admin=admin, workers=workers, connections=CONNECTIONS, origin=self.upstream.port, memory=memory,
             more=more))
         # What the caller's environment says would win over the file.
         env = {name: "" for name in os.environ if name.startswith("ASIDECAR_")}
-        server = self.start(name, ["env", *(f"--unset={n}" for n in env), RELEASE / "asidecar", "run", "--config",
+        server = self.start(name, ["env", *(f"--unset={n}" for n in env), program, "run", "--config",
                                    folder / "asidecar.toml"], port, cpus or [self.server_cpu], path=ready)
         server.admin = admin
         return server
