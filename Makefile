@@ -61,7 +61,7 @@ files: ## check the shell scripts, compose.yaml and deploy/
 BENCH ?= --write
 
 .PHONY: bench
-bench: ## all benchmarks, beside the peers that are installed: 25 minutes; writes docs/performance.md. BENCH="hits --quick": some
+bench: ## all benchmarks, beside the peers that are installed: half an hour; writes docs/performance.md. BENCH="hits --quick": some
 	@scripts/install-bench-tools.sh
 	$(CARGO) build --release --locked --bin asidecar --example bare --example load
 	@benches/run.py $(BENCH)

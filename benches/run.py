@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The benchmarks of asidecar, beside nginx, HAProxy, Varnish, Traffic Server, Squid and a bare hyper server.
 
-  benches/run.py                          all parts: some 25 minutes
+  benches/run.py                          all parts: some half an hour
   benches/run.py hits stampede --quick    two of them, shorter and rougher
   benches/run.py --long                   with half an hour of churn and 5,000,000 keys (8 GiB of memory)
   benches/run.py --write                  also writes docs/performance.md, its charts, and docs/performance/results.json

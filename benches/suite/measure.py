@@ -36,12 +36,13 @@ def middle(rows):
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
-def all_servers(stage, bare=True):
-    """asidecar and all its peers; whoever can't be started is left out, and said so."""
+def all_servers(stage, bare=True, more=""):
+    """asidecar, with these lines more in its configuration, and all its peers; whoever can't be started is left out, and
+    said so."""
     servers = [stage.bare(), stage.bare_with_bodies()] if bare else []
-    servers.append(stage.asidecar())
+    servers.append(stage.asidecar(more=more))
     if PGO.exists():
-        servers.append(stage.asidecar("asidecar, with PGO", program=PGO))
+        servers.append(stage.asidecar("asidecar, with PGO", more=more, program=PGO))
     for peer in stage.peers:
         try:
             servers.append(stage.peer(peer))
@@ -150,7 +151,8 @@ def miss(options):
         # Beside the proxy, as an API and its sidecar are: the direct way and that through the proxy then both cross
         # once between processors.
         stage.origin(cpu=stage.server_cpu)
-        servers = [stage.bare_proxy(), *all_servers(stage, bare=False)]
+        told = "".join(f'[[route]]\nname = "{kind}"\nmatch = "/{kind}/{{size}}/{{key}}"\ncache = false\n' for kind in "us")
+        servers = [stage.bare_proxy(), *all_servers(stage, bare=False, more=told), stage.asidecar("asidecar, not told")]
         ways = {"direct": stage.upstream, **{server.name: server for server in servers}}
         kinds = {
             "miss": ("/b/1024/{}", options.rate), "bypass": ("/u/1024/{}", options.rate),
