@@ -141,17 +141,19 @@ impl Kept {
         self.lock().links.pop()
     }
 
-    /// Keeps one whose response is complete; where its request is still on the way, once that is gone too.
-    fn put(self: &Arc<Self>, mut link: Link) {
+    /// Keeps one whose response is complete; where its request is still on the way, once that is gone too: until then it
+    /// takes its place among the connections that may be open along.
+    fn put(self: &Arc<Self>, mut link: Link, place: &mut Option<OwnedSemaphorePermit>) {
         if link.is_free() {
             self.keep(link);
         } else if !link.is_closed() {
-            let kept = self.clone();
+            let (kept, place) = (self.clone(), place.take());
             tokio::spawn(async move {
                 // Bounded by the patience with the client whose request it is.
                 if poll_fn(|cx| link.poll_free(cx)).await {
                     kept.keep(link);
                 }
+                drop(place);
             });
         }
     }
@@ -204,13 +206,14 @@ pub struct Fetched {
     idle: Idle,
     link: Option<Link>,
     kept: Arc<Kept>,
-    _permit: OwnedSemaphorePermit,
+    /// Its place among the connections that may be open.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Fetched {
-    /// The body that comes on a connection. The permit is its place among the connections that may be open.
-    pub fn new(inner: Incoming, link: Link, kept: Arc<Kept>, idle: Duration, permit: OwnedSemaphorePermit) -> Self {
-        let mut fetched = Fetched { inner, idle: Idle::new(idle), link: Some(link), kept, _permit: permit };
+    /// The body that comes on a connection, which has this place among those that may be open.
+    pub fn new(inner: Incoming, link: Link, kept: Arc<Kept>, idle: Duration, place: OwnedSemaphorePermit) -> Self {
+        let mut fetched = Fetched { inner, idle: Idle::new(idle), link: Some(link), kept, place: Some(place) };
         fetched.release_at_end();
         fetched
     }
@@ -223,7 +226,7 @@ impl Fetched {
 
     fn release(&mut self) {
         if let Some(link) = self.link.take() {
-            self.kept.put(link);
+            self.kept.put(link, &mut self.place);
         }
     }
 
@@ -295,8 +298,8 @@ mod tests {
         let kept = Kept::new(1);
         let ((first, stays), (second, goes)) = (pair().await, pair().await);
         let begin = Instant::now();
-        kept.put(first);
-        kept.put(second);
+        kept.put(first, &mut None);
+        kept.put(second, &mut None);
         assert!(closed(goes).await, "there is room for one");
         assert!(kept.sweep(begin + IDLE - Duration::from_secs(1)));
         assert!(stays.try_read(&mut [0]).is_err(), "it is open");
