@@ -410,7 +410,7 @@ async fn connection(
     };
     match spoken {
         Ok(Some(Spoken::Http1)) => serve_http1(proxy, stream, peer, lease, phase).await,
-        Ok(Some(Spoken::Http2)) => serve_http2(proxy, stream, peer, lease, phase).await,
+        Ok(Some(Spoken::Http2)) => Box::pin(serve_http2(proxy, stream, peer, lease, phase)).await,
         Ok(None) | Err(_) => {}
     }
 }
@@ -459,17 +459,16 @@ async fn serve_http1(
         .max_buf_size(usize::try_from(listen.max_header).unwrap_or(usize::MAX).max(8192))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    told(proxy, serve(connection, phase, |connection| connection.graceful_shutdown()).await);
+    told(proxy, serve(pin!(connection), phase, |connection| connection.graceful_shutdown()).await);
 }
 
 /// Serves a connection to its end, which it is told to come to when the process begins to drain. A select would look at
 /// both at each turn of the connection's task, which is at each request: the phase is looked at only when it has changed.
 async fn serve<C: Future>(
-    connection: C,
+    mut connection: Pin<&mut C>,
     mut phase: watch::Receiver<Phase>,
     shut_down: impl FnOnce(Pin<&mut C>),
 ) -> C::Output {
-    let mut connection = pin!(connection);
     let changes = phase.clone();
     let mut draining = pin!(phase.wait_for(|p| *p != Phase::Serving));
     // A task has one waker all its life, so that what is registered once stays so until it is woken.
@@ -511,7 +510,7 @@ async fn serve_http2(
         .keep_alive_interval(Some(listen.idle_timeout))
         .keep_alive_timeout(listen.header_timeout)
         .serve_connection(TokioIo::new(Guarded::writes(stream, proxy.upstream.settings().idle_timeout)), service);
-    told(proxy, serve(connection, phase, |connection| connection.graceful_shutdown()).await);
+    told(proxy, serve(pin!(connection), phase, |connection| connection.graceful_shutdown()).await);
 }
 
 fn told(proxy: &Proxy, done: hyper::Result<()>) {
