@@ -276,8 +276,10 @@ impl Upload {
 }
 
 /// A body to upstream: none, or what the client sends, limited in size and in the time between its chunks.
+#[derive(Default)]
 pub enum RequestBody {
     /// No body.
+    #[default]
     Empty,
     /// The client's.
     Client(Box<ClientBody>),

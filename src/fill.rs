@@ -23,6 +23,7 @@ use crate::coalesce::{Lead, Origin, Progress};
 use crate::conditional;
 use crate::config::RoutePolicy;
 use crate::entry::{Entry, Stored, Verdict, judge};
+use crate::forward;
 use crate::freshness::Fallback;
 use crate::keep::Timing;
 use crate::metrics::StatusClass;
@@ -80,7 +81,7 @@ pub type Leader = Option<oneshot::Sender<Answer>>;
 
 impl Proxy {
     /// Makes a fill. See the module's text.
-    pub async fn fill(self: Arc<Self>, mut order: Box<Order>, mut lead: Lead, mut leader: Leader) {
+    pub async fn fill(self: Arc<Self>, mut order: Box<Order>, lead: Lead, mut leader: Leader) {
         let mine = match &self.core.shared {
             None => Mine::Fetch(None),
             // Futures of Redis are large, and most deployments of one instance have none.
@@ -99,38 +100,66 @@ impl Proxy {
         let requested = self.core.clock.now();
         let began = Instant::now();
         let outcome = self.ask_upstream(&mut order).await;
-        if let Some((stale, origin)) = order.stands_in(&outcome) {
-            settle(&lead, leader.take(), stale, origin);
-            return release(lease, Ended::Failed(outcome.err().unwrap_or(Problem::Broken))).await;
-        }
-        let response = match outcome {
-            Ok(response) => response,
-            Err(problem) => {
-                fail(&lead, leader.take(), problem);
-                return release(lease, Ended::Failed(problem)).await;
-            }
-        };
         let timing = Timing {
             requested,
             responded: self.core.clock.now(),
             cost: u32::try_from(began.elapsed().as_millis()).unwrap_or(u32::MAX),
         };
+        if let Some(rest) = self.conclude(order, (lead, lease), leader, outcome, timing) {
+            rest.await;
+        }
+    }
+
+    /// What comes of upstream's answer. What is left to do is returned, and has room for nothing more than that takes.
+    fn conclude(
+        self: Arc<Self>,
+        order: Box<Order>,
+        (mut lead, lease): (Lead, Option<Lease>),
+        leader: Leader,
+        outcome: Result<Response<Fetched>, Problem>,
+        timing: Timing,
+    ) -> Option<Work> {
+        let released = |lease: Option<Lease>, ended| lease.map(|lease| Box::pin(lease.release(ended)) as Work);
+        if let Some((stale, origin)) = order.stands_in(&outcome) {
+            settle(&lead, leader, stale, origin);
+            return released(lease, Ended::Failed(outcome.err().unwrap_or(Problem::Broken)));
+        }
+        let response = match outcome {
+            Ok(response) => response,
+            Err(problem) => {
+                fail(&lead, leader, problem);
+                return released(lease, Ended::Failed(problem));
+            }
+        };
+        let (status, headers) = (response.status(), response.headers());
         if let Some((stale, _)) = &order.stale
-            && response.status() == StatusCode::NOT_MODIFIED
+            && status == StatusCode::NOT_MODIFIED
         {
             let stale = stale.clone();
-            return Box::pin(self.renew(&order, &stale, response.headers(), timing, (lead, lease), leader)).await;
+            return Some(Box::pin(async move {
+                self.renew(&order, &stale, response.headers(), timing, (lead, lease), leader).await;
+            }));
         }
-        match self.decide(&order, response.status(), response.headers(), response.headers(), timing, lead.as_of()) {
+        match self.decide(&order, status, headers, headers, timing, lead.as_of()) {
             Err(reason) => {
                 self.metrics(&order).not_stored(reason);
-                self.mark_pass(&order, response.status(), reason, timing.responded).await;
-                lead.leave();
-                lead.publish(Progress::NotStorable(reason));
-                answer(leader, Answer::Direct(response.into(), reason));
-                release(lease, Ended::NotStorable).await;
+                let outdated = self.mark_pass(&order, status, reason, timing.responded);
+                let tell = move || {
+                    lead.leave();
+                    lead.publish(Progress::NotStorable(reason));
+                    answer(leader, Answer::Direct(response.into(), reason));
+                };
+                let Some(outdated) = outdated.filter(|_| self.core.shared.is_some()) else {
+                    tell();
+                    return released(lease, Ended::NotStorable);
+                };
+                Some(Box::pin(async move {
+                    self.forget_in_redis(outdated.key()).await;
+                    tell();
+                    release(lease, Ended::NotStorable).await;
+                }))
             }
-            Ok(kept) => self.stream(&order, (lead, lease), leader, response, kept).await,
+            Ok(kept) => Some(Box::pin(self.stream(order, (lead, lease), leader, response, kept))),
         }
     }
 
@@ -183,19 +212,21 @@ impl Proxy {
     }
 
     /// A response that is not stored, to a request of nobody in particular: those who come next need not wait for
-    /// each other, and what was stored before is not the most recent any more (RFC 9111 section 4). A server error
-    /// says nothing of what was stored.
-    async fn mark_pass(&self, order: &Order, status: StatusCode, reason: NotStored, now: Timestamp) {
+    /// each other, and what was stored before is not the most recent any more (RFC 9111 section 4): it is returned, for
+    /// Redis to forget it too. A server error says nothing of what was stored.
+    fn mark_pass(&self, order: &Order, status: StatusCode, reason: NotStored, now: Timestamp) -> Option<Arc<Entry>> {
         if order.who.any()
             || order.own_response(status).is_some()
             || (order.stale.is_some() && status.is_server_error())
         {
-            return;
+            return None;
         }
-        if let Some((stale, _)) = &order.stale {
-            self.forget(stale.key()).await;
+        let outdated = order.stale.as_ref().map(|(stale, _)| stale.clone());
+        if let Some(outdated) = &outdated {
+            self.core.memory.remove(outdated.key());
         }
         self.core.memory.put(&order.key, Stored::Pass { until: self.pass_until(order.route, reason, now) });
+        outdated
     }
 
     /// Until when requests for a key whose response was not stored for this reason go on without waiting.
@@ -213,12 +244,17 @@ impl Proxy {
     pub async fn pass_on(
         self: &Arc<Self>,
         (route, key, until): (usize, &str, Timestamp),
-        out: Outgoing,
+        make: impl Fn() -> Outgoing + Send + Sync,
         order: impl FnOnce() -> Box<Order>,
     ) -> Answer {
         let (as_of, requested) = (self.core.log.position(), self.core.clock.now());
-        let conditions = asks_conditions(&out.headers);
-        let response = match self.fetch(route, out).await {
+        let mut conditions = false;
+        let noting = || {
+            let out = make();
+            conditions = asks_conditions(&out.headers);
+            Some(out)
+        };
+        let response = match self.fetch(route, noting).await {
             Ok(response) => response,
             Err(problem) => return Answer::Failed(problem),
         };
@@ -237,9 +273,10 @@ impl Proxy {
             let cost = u32::try_from(responded.since(requested)).unwrap_or(u32::MAX);
             let (order, timing) = (order(), Timing { requested, responded, cost });
             match self.decide(&order, status, headers, headers, timing, as_of) {
-                Ok(kept) => return self.clone().stream_apart(order, response, kept, as_of).await,
+                Ok(kept) => return Box::pin(self.clone().stream_apart(order, response, kept, as_of)).await,
                 Err(reason) => {
-                    self.mark_pass(&order, status, reason, responded).await;
+                    // Nothing stale is known here that would have to be forgotten.
+                    self.mark_pass(&order, status, reason, responded);
                     reason
                 }
             }
@@ -251,6 +288,10 @@ impl Proxy {
     /// Removes what stands under a key from both tiers.
     pub async fn forget(&self, key: &str) {
         self.core.memory.remove(key);
+        self.forget_in_redis(key).await;
+    }
+
+    async fn forget_in_redis(&self, key: &str) {
         if let Some(shared) = &self.core.shared {
             Box::pin(shared.remove(key)).await;
         }
@@ -307,13 +348,7 @@ impl Proxy {
     /// what is stored must not be used (RFC 9111 section 4.3.4): then the whole is asked for.
     async fn ask_upstream(&self, order: &mut Order) -> Result<Response<Fetched>, Problem> {
         loop {
-            let out = Outgoing::without_body(
-                Method::GET,
-                order.target.clone(),
-                order.fields_for_upstream(),
-                order.interim.clone(),
-            );
-            let response = self.fetch(order.route, out).await?;
+            let response = self.fetch(order.route, || Some(self.outgoing(order))).await?;
             match &order.stale {
                 Some((stale, _))
                     if response.status() == StatusCode::NOT_MODIFIED
@@ -326,37 +361,51 @@ impl Proxy {
         }
     }
 
-    /// Sends a request upstream and counts it.
-    pub fn fetch(
+    /// What upstream is asked for an order: the whole, or a confirmation of what is stale.
+    fn outgoing(&self, order: &mut Order) -> Outgoing {
+        let headers = forward::to_upstream(
+            &order.request,
+            &order.host,
+            &order.peer,
+            self.upstream.settings(),
+            self.policy(order.route),
+            true,
+            order.version,
+        );
+        let headers = order.conditional(headers);
+        Outgoing::without_body(Method::GET, order.target.clone(), headers, order.interim.clone())
+    }
+
+    /// Sends a request upstream, made as often as [`Upstream::send`](crate::upstream::Upstream::send) asks for it, and
+    /// counts it.
+    pub async fn fetch(
         &self,
         route: usize,
-        out: Outgoing,
-    ) -> impl Future<Output = Result<Response<Fetched>, Problem>> + Send {
-        let metrics = &self.core.metrics.routes[route];
+        make: impl FnMut() -> Option<Outgoing> + Send,
+    ) -> Result<Response<Fetched>, Problem> {
         let began = Instant::now();
-        let sent = self.upstream.send(out);
-        async move {
-            let outcome = sent.await;
-            self.core
-                .upstream_answers
-                .set(!matches!(outcome, Err(Problem::Unreachable | Problem::Timeout | Problem::Broken)));
-            metrics
-                .upstream(outcome.as_ref().map_or(StatusClass::Failed, |response| StatusClass::of(response.status())));
-            let mut response = outcome?;
-            metrics.upstream_duration.observe(began.elapsed().as_secs_f64());
-            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                // Nobody asked for that.
-                return Err(Problem::Broken);
-            }
-            let version = response.version();
-            respond::receive(response.headers_mut(), version, &self.core.clock);
-            Ok(response)
+        let outcome = self.upstream.send(make).await;
+        let metrics = &self.core.metrics.routes[route];
+        let answers = !matches!(outcome, Err(Problem::Unreachable | Problem::Timeout | Problem::Broken));
+        self.core.upstream_answers.set(answers);
+        metrics.upstream(outcome.as_ref().map_or(StatusClass::Failed, |response| StatusClass::of(response.status())));
+        let mut response = outcome?;
+        metrics.upstream_duration.observe(began.elapsed().as_secs_f64());
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // Nobody asked for that.
+            return Err(Problem::Broken);
         }
+        let version = response.version();
+        respond::receive(response.headers_mut(), version, &self.core.clock);
+        Ok(response)
     }
 }
 
+/// Something to do, by whoever drives it.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// A fill on its way, driven by the request that leads it.
-struct Driven(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+struct Driven(Option<Work>);
 
 impl Drop for Driven {
     /// The request is answered, or gone: what is left of the fill goes on without it.
@@ -373,10 +422,7 @@ impl Drop for Driven {
 ///
 /// # Errors
 /// The fill ended without an answer.
-pub async fn driven(
-    fill: Pin<Box<dyn Future<Output = ()> + Send>>,
-    told: oneshot::Receiver<Answer>,
-) -> Result<Answer, oneshot::error::RecvError> {
+pub async fn driven(fill: Work, told: oneshot::Receiver<Answer>) -> Result<Answer, oneshot::error::RecvError> {
     let mut fill = Driven(Some(fill));
     // The fill tells within its own turn: there is nobody to be woken, nor a budget to be asked.
     let mut told = pin!(unconstrained(told));

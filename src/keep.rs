@@ -97,7 +97,8 @@ impl Proxy {
         let known = order.known.as_deref();
         let variants = Variants::of(policy, headers, known, &order.request, until)?.map(Arc::new);
         let mut tags = order.tags.clone();
-        tags.add_response(headers, &order.origin)?;
+        // Where the route's keys are for all hosts, so are the cache groups.
+        tags.add_response(headers, if policy.key.is_none() { &order.host } else { "" })?;
         let key = match &variants {
             None => Cow::Borrowed(&*order.primary),
             Some(variants) => Cow::Owned(variants.key_of(&order.primary, &order.request)),
@@ -129,14 +130,14 @@ impl Proxy {
     }
 
     /// Streams the body to whoever waits, and keeps the entry when it is complete.
-    pub async fn stream(
-        &self,
-        order: &Order,
+    pub fn stream(
+        self: Arc<Self>,
+        order: Box<Order>,
         (mut lead, lease): (Lead, Option<Lease>),
         leader: Leader,
         response: Response<Fetched>,
         kept: Kept,
-    ) {
+    ) -> impl Future<Output = ()> + Send {
         let Kept { head, own, variants, for_waiters } = kept;
         let policy = self.policy(order.route);
         if let Some(variants) = &variants {
@@ -157,15 +158,21 @@ impl Proxy {
             lead.publish(Progress::NotStorable(NotStored::NoFreshness));
             drop(streaming);
         }
-        match read_all(response.into_body(), writer, self.upstream.settings().timeout).await {
-            Err(reason) => {
-                self.metrics(order).not_stored(reason);
-                let large = reason == NotStored::TooLarge;
-                release(lease, if large { Ended::NotStorable } else { Ended::Abandoned }).await;
-            }
-            Ok(body) => {
-                let entry = Arc::new(head.with_body(body));
-                self.keep(order, (lead, lease), entry, variants).await;
+        let mut body = response.into_body();
+        async move {
+            let patience = self.upstream.settings().timeout;
+            let read = read_all(&mut body, writer, patience).await;
+            drop(body);
+            match read {
+                Err(reason) => {
+                    self.metrics(&order).not_stored(reason);
+                    let large = reason == NotStored::TooLarge;
+                    release(lease, if large { Ended::NotStorable } else { Ended::Abandoned }).await;
+                }
+                Ok(body) => {
+                    let entry = Arc::new(head.with_body(body));
+                    self.keep(&order, (lead, lease), entry, variants).await;
+                }
             }
         }
     }
@@ -340,14 +347,14 @@ impl Proxy {
     ) -> Answer {
         let (tell, told) = oneshot::channel();
         let lead = self.core.fills.alone(as_of);
-        tokio::spawn(async move { self.stream(&order, (lead, None), Some(tell), response, kept).await });
+        tokio::spawn(self.stream(order, (lead, None), Some(tell), response, kept));
         told.await.unwrap_or(Answer::Failed(Problem::Internal))
     }
 }
 
 /// Reads a body into the spool. While it may still be stored it must be complete within `patience`; one that
 /// has grown too large is only passed on, at the pace of its readers.
-async fn read_all(mut body: Fetched, writer: Writer, patience: Duration) -> Result<bytes::Bytes, NotStored> {
+async fn read_all(body: &mut Fetched, writer: Writer, patience: Duration) -> Result<bytes::Bytes, NotStored> {
     let deadline = tokio::time::Instant::now() + patience;
     loop {
         let next = body.frame();

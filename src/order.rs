@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::header::{CONTENT_LENGTH, ETAG, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, Response, StatusCode};
+use http::{HeaderMap, HeaderName, Response, StatusCode, Version};
 
 use crate::admission::Personal;
 use crate::clock::Timestamp;
 use crate::coalesce::Origin;
 use crate::control::CacheControl;
 use crate::entry::{Entry, Tags};
+use crate::forward::Peer;
 use crate::freshness::Fallback;
 use crate::interim::Sink;
 use crate::problem::Problem;
@@ -33,8 +34,12 @@ pub struct Order {
     pub target: PathAndQuery,
     /// The client's fields, which tell variants apart.
     pub request: HeaderMap,
-    /// The fields as they go upstream.
-    pub outgoing: HeaderMap,
+    /// The client's host.
+    pub host: Box<str>,
+    /// The client's version of HTTP.
+    pub version: Version,
+    /// The client.
+    pub peer: Arc<Peer>,
     /// The tags that are known before the response is.
     pub tags: Tags,
     /// In which way the request is personal.
@@ -47,8 +52,6 @@ pub struct Order {
     pub fleet: bool,
     /// What is stored is fresh still and to be refreshed: only something newer will do.
     pub newer_than: Option<Timestamp>,
-    /// The origin that cache groups are of; empty where the route's keys are for all hosts.
-    pub origin: Box<str>,
     /// Whether Redis is not to be asked: what it has is not trusted, or there is something to validate already.
     pub past_redis: bool,
     /// Whether Redis has just been asked, and did not answer for good.
@@ -77,11 +80,8 @@ impl Order {
         own_response(self.asks_conditions && self.stale.is_none(), status)
     }
 
-    /// The fields of the next request to upstream: with the conditions that a stale response can be confirmed by.
-    /// Without one there is no second request, and no copy is kept for it.
-    pub fn fields_for_upstream(&mut self) -> HeaderMap {
-        let kept = self.stale.is_some().then(|| self.outgoing.clone());
-        let mut headers = std::mem::replace(&mut self.outgoing, kept.unwrap_or_default());
+    /// The fields of a request to upstream, with the conditions that a stale response can be confirmed by.
+    pub fn conditional(&mut self, mut headers: HeaderMap) -> HeaderMap {
         headers.remove(CONTENT_LENGTH);
         self.asks_conditions = self.as_asked && asks_conditions(&headers);
         if self.stale.is_some() || !self.as_asked {

@@ -256,9 +256,10 @@ impl Proxy {
             return self.refuse(Problem::Internal);
         };
         let ask = Ask::new(&received, &host, &found);
+        // Each has a box of its own: one for all would be as large as the largest, and is copied for each.
         let done = match next {
-            Next::Miss(missed) => self.miss(&ask, missed).await,
-            Next::Bypass(reason) => self.bypass(&ask, body, reason).await,
+            Next::Miss(missed) => Box::pin(self.miss(&ask, missed)).await,
+            Next::Bypass(reason) => Box::pin(self.bypass(&ask, body, reason)).await,
             Next::Write => Box::pin(self.write(&ask, body)).await,
             Next::Tunnel => {
                 self.count_bypass(&ask, Bypass::Upgrade);
@@ -372,10 +373,10 @@ impl Proxy {
             if let Seen::Pass(until) = *seen
                 && !who.any()
             {
-                return self.pass(ask, sought, until).await;
+                return Box::pin(self.pass(ask, sought, until)).await;
             }
             let why = seen.why(who);
-            let mut order = self.question(ask, sought, seen.stale());
+            let mut order = self.order(ask, sought, seen.stale());
             let (lookup, primary) = (order.key.clone(), order.primary.clone());
             order.as_asked = who.any();
             let (as_asked, learned) = (order.as_asked, order.learned.clone());
@@ -432,13 +433,14 @@ impl Proxy {
 
     /// Hit-for-miss.
     async fn pass(self: &Arc<Self>, ask: &Ask<'_>, sought: &Sought, until: Timestamp) -> Done {
-        let mut headers = self.outgoing(ask, true);
-        if ask.noted.has(Field::ContentLength) {
-            headers.remove(CONTENT_LENGTH);
-        }
-        let target = self.target(ask);
-        let out = Outgoing::without_body(Method::GET, target, headers, ask.from.sink(ask.version));
-        let answer = self.pass_on((ask.route, &sought.key, until), out, || self.question(ask, sought, None)).await;
+        let make = || {
+            let mut headers = self.fields(ask, true);
+            if ask.noted.has(Field::ContentLength) {
+                headers.remove(CONTENT_LENGTH);
+            }
+            Outgoing::without_body(Method::GET, self.target(ask), headers, ask.from.sink(ask.version))
+        };
+        let answer = self.pass_on((ask.route, &sought.key, until), make, || self.order(ask, sought, None)).await;
         self.led(ask, answer, Why::PASS)
     }
 
@@ -527,7 +529,6 @@ impl Proxy {
         {
             fill::settle(&lead, leader, entry, Origin::Redis(left));
         } else {
-            order.outgoing = self.outgoing(ask, true);
             // Who was answered already gets no interim responses.
             order.interim = leader.as_ref().and_then(|_| ask.from.sink(ask.version));
             return fill::driven(Box::pin(self.clone().fill(order, lead, leader)), told).await;
@@ -537,7 +538,7 @@ impl Proxy {
 
     /// RFC 9111 section 5.2.1.7: a stored response or a 504.
     async fn only_if_cached(&self, ask: &Ask<'_>, sought: &Sought, now: Timestamp) -> Done {
-        let mut order = self.question(ask, sought, None);
+        let mut order = self.order(ask, sought, None);
         if let Some(found) = self.look_in_redis(&mut order).await {
             return self.found(ask, &found.entry, Origin::Redis(found.left), Why::NOTHING, false, now);
         }
@@ -562,13 +563,6 @@ impl Proxy {
 
     /// What is to be fetched.
     fn order(&self, ask: &Ask<'_>, sought: &Sought, stale: Option<(Arc<Entry>, Fallback)>) -> Box<Order> {
-        let mut order = self.question(ask, sought, stale);
-        order.outgoing = self.outgoing(ask, true);
-        order
-    }
-
-    /// What is asked for, without the fields for upstream, which may not be needed.
-    fn question(&self, ask: &Ask<'_>, sought: &Sought, stale: Option<(Arc<Entry>, Fallback)>) -> Box<Order> {
         let Sought { who, control, key, base, known } = sought;
         let whole: Arc<str> = key.as_str().into();
         let primary = key::without_variant(key);
@@ -585,14 +579,15 @@ impl Proxy {
             route: ask.route,
             target: self.target(ask),
             request: ask.headers.clone(),
-            outgoing: HeaderMap::new(),
+            host: ask.host.into(),
+            version: ask.version,
+            peer: ask.from.peer.clone(),
             looked: false,
             who: *who,
             stale,
             known: known.clone(),
             fleet: false,
             newer_than: None,
-            origin: if policy.key.is_none() { ask.host.into() } else { Box::default() },
             control: control.clone(),
             interim: None,
             as_asked: false,
@@ -609,7 +604,8 @@ impl Proxy {
         }
     }
 
-    fn outgoing(&self, ask: &Ask<'_>, stored: bool) -> HeaderMap {
+    /// The fields of a request as they go upstream.
+    fn fields(&self, ask: &Ask<'_>, stored: bool) -> HeaderMap {
         let (settings, policy) = (self.upstream.settings(), self.policy(ask.route));
         forward::to_upstream(ask.headers, ask.host, &ask.from.peer, settings, policy, stored, ask.version)
     }
@@ -628,9 +624,11 @@ impl Proxy {
         }
         let lead = self.core.fills.alone(self.core.log.position());
         let requested = self.core.clock.now();
-        let interim = ask.from.sink(ask.version);
-        let out = Outgoing::without_body(Method::HEAD, ask.target.clone(), order.outgoing.clone(), interim);
-        let outcome = self.fetch(ask.route, out).await;
+        let make = || {
+            let (headers, interim) = (self.fields(ask, true), ask.from.sink(ask.version));
+            Some(Outgoing::without_body(Method::HEAD, ask.target.clone(), headers, interim))
+        };
+        let outcome = self.fetch(ask.route, make).await;
         if let Some((stale, origin)) = order.stands_in(&outcome) {
             return self.found(ask, &stale, origin, why, false, now);
         }
@@ -652,9 +650,11 @@ impl Proxy {
     async fn pass_range(&self, ask: &Ask<'_>, why: Why) -> Done {
         self.count_bypass(ask, Bypass::Range);
         let why = Why { detail: why.detail.or(Some(Bypass::Range.as_str())), ..why };
-        let interim = ask.from.sink(ask.version);
-        let out = Outgoing::without_body(Method::GET, ask.target.clone(), self.outgoing(ask, false), interim);
-        self.passed(self.fetch(ask.route, out).await, why)
+        let make = || {
+            let (headers, interim) = (self.fields(ask, false), ask.from.sink(ask.version));
+            Some(Outgoing::without_body(Method::GET, ask.target.clone(), headers, interim))
+        };
+        self.passed(self.fetch(ask.route, make).await, why)
     }
 
     /// Past the cache: what comes in goes out.
@@ -662,7 +662,9 @@ impl Proxy {
         self.count_bypass(ask, reason);
         let forward = if reason == Bypass::Method { Forward::Method } else { Forward::Bypass };
         let why = Why::bypass(forward, reason.as_str());
-        self.passed(self.fetch(ask.route, self.pass_through(ask, body)).await, why)
+        let mut body = self.body(ask.headers, body);
+        let make = || Some(self.pass_through(ask, std::mem::take(&mut body)));
+        self.passed(self.fetch(ask.route, make).await, why)
     }
 
     /// What came of a request that was passed on.
@@ -681,7 +683,7 @@ impl Proxy {
         self.count_bypass(ask, Bypass::Write);
         let why = Why::bypass(Forward::Method, Bypass::Write.as_str());
         let (proxy, route) = (self.clone(), ask.route);
-        let (written, out) = (self.written(ask), self.pass_through(ask, body));
+        let (written, out) = (self.written(ask), self.pass_through(ask, self.body(ask.headers, body)));
         let order = if *ask.method == Method::POST { self.order_of_read(ask) } else { None };
         let unfinished = ask.from.lease.unfinished();
         let task = tokio::spawn(async move {
@@ -692,7 +694,7 @@ impl Proxy {
                 None => None,
             };
             let (before, requested) = (log.position(), proxy.core.clock.now());
-            let outcome = proxy.fetch(route, out).await;
+            let outcome = proxy.fetch(route, out.once()).await;
             let fact = match &outcome {
                 Ok(response) => Fact::Answered(response.status(), response.headers()),
                 Err(problem) => Fact::Failed(*problem),
@@ -763,9 +765,8 @@ impl Proxy {
         Written { host: ask.host.into(), path: path.into(), query, keys, tags, upstream }
     }
 
-    fn pass_through(&self, ask: &Ask<'_>, body: Incoming) -> Outgoing {
-        let (body, upload) = self.body(ask.headers, body);
-        let mut headers = self.outgoing(ask, false);
+    fn pass_through(&self, ask: &Ask<'_>, (body, upload): (RequestBody, Option<Upload>)) -> Outgoing {
+        let mut headers = self.fields(ask, false);
         if upload.is_none() {
             headers.remove(CONTENT_LENGTH);
         }
@@ -787,7 +788,7 @@ impl Proxy {
     /// An upgrade: the request goes through, and when upstream agrees both sides become one tunnel.
     async fn tunnel(&self, ask: &Ask<'_>, body: Incoming, client: Option<hyper::upgrade::OnUpgrade>) -> Done {
         let why = Why::bypass(Forward::Bypass, Bypass::Upgrade.as_str());
-        let mut out = self.pass_through(ask, body);
+        let mut out = self.pass_through(ask, self.body(ask.headers, body));
         for (name, value) in [
             (http::header::UPGRADE, ask.headers.get(http::header::UPGRADE).cloned()),
             (http::header::CONNECTION, Some(http::HeaderValue::from_static("upgrade"))),
@@ -797,7 +798,7 @@ impl Proxy {
             }
         }
         let metrics = &self.core.metrics.routes[ask.route];
-        let response = match self.upstream.send(out).await {
+        let response = match self.upstream.send(out.once()).await {
             Ok(response) => response,
             Err(problem) => {
                 metrics.upstream(crate::metrics::StatusClass::Failed);

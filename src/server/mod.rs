@@ -372,7 +372,7 @@ impl Drop for Lease {
 /// What is known of the connection that a request comes on.
 pub struct Connection {
     /// Who is at its other end.
-    pub peer: Peer,
+    pub peer: Arc<Peer>,
     /// Set when its framing is in doubt (see [`guard`]).
     pub ambiguous: Arc<AtomicBool>,
     /// Where interim responses for it wait; `None` with HTTP/2, where the library can send none.
@@ -400,7 +400,7 @@ async fn connection(
 ) {
     let _ = stream.set_nodelay(true);
     let listen = &proxy.core.config.listen;
-    let peer = Peer::new(from.ip(), proxy.upstream.settings());
+    let peer = Arc::new(Peer::new(from.ip(), proxy.upstream.settings()));
     let lease = Arc::new(lease);
     let spoken = tokio::select! {
         biased;
@@ -443,7 +443,7 @@ async fn protocol(stream: &TcpStream) -> Option<Spoken> {
 async fn serve_http1(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
-    peer: Peer,
+    peer: Arc<Peer>,
     lease: Arc<Lease>,
     phase: watch::Receiver<Phase>,
 ) {
@@ -496,7 +496,7 @@ async fn serve<C: Future>(
 async fn serve_http2(
     proxy: &Arc<Proxy>,
     stream: TcpStream,
-    peer: Peer,
+    peer: Arc<Peer>,
     lease: Arc<Lease>,
     phase: watch::Receiver<Phase>,
 ) {

@@ -6,7 +6,7 @@
 //! get a waker that does nothing, and only the socket gets the task's.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -91,28 +91,32 @@ impl Link {
         self.connection.is_none()
     }
 
-    /// Sends a request and waits for the head of its response, or until `limit` is over: then nothing came.
+    /// Sends a request, as far as that goes without driving. What comes of it is the head of its response.
     ///
     /// # Errors
     /// The library's, with the request when nothing of it was sent.
-    pub fn exchange(
+    pub fn ask(
         &mut self,
         request: Request<RequestBody>,
-        limit: impl Future<Output = ()>,
-    ) -> impl Future<Output = Option<Result<Response<Incoming>, Unanswered>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, Unanswered>> + use<> {
         // Its budget is not asked, which would call a waker that does nothing.
-        let answer = unconstrained(self.sender.try_send_request(request));
-        async move {
-            let (mut answer, mut limit) = (pin!(answer), pin!(limit));
-            poll_fn(|cx| {
-                self.drive(cx);
-                match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                    Poll::Ready(answer) => Poll::Ready(Some(answer)),
-                    Poll::Pending => limit.as_mut().poll(cx).map(|()| None),
-                }
-            })
-            .await
-        }
+        unconstrained(self.sender.try_send_request(request))
+    }
+
+    /// Drives it until there is what was asked for, or until `limit` is over: then nothing came. Both are the caller's,
+    /// pinned: a future that takes another in has room for it twice.
+    pub fn driven<T>(
+        &mut self,
+        mut answer: Pin<&mut impl Future<Output = T>>,
+        mut limit: Pin<&mut impl Future<Output = ()>>,
+    ) -> impl Future<Output = Option<T>> {
+        poll_fn(move |cx| {
+            self.drive(cx);
+            match answer.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(answer) => Poll::Ready(Some(answer)),
+                Poll::Pending => limit.as_mut().poll(cx).map(|()| None),
+            }
+        })
     }
 }
 

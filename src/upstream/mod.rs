@@ -8,6 +8,7 @@ mod link;
 
 use std::error::Error;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -56,6 +57,12 @@ impl Outgoing {
     pub fn without_body(method: Method, target: PathAndQuery, headers: HeaderMap, interim: Option<Sink>) -> Outgoing {
         Outgoing { method, target, headers, body: RequestBody::Empty, upload: None, interim }
     }
+
+    /// Of a request that can't be made again: it is there once.
+    pub fn once(self) -> impl FnMut() -> Option<Outgoing> + Send {
+        let mut out = Some(Box::new(self));
+        move || out.take().map(|out| *out)
+    }
 }
 
 /// TLS settings for an https upstream, from the system's certificate store; no roots are loaded for http.
@@ -101,49 +108,57 @@ impl Upstream {
     /// then the response is what becomes the other end of the tunnel.
     ///
     /// A kept connection may be closed by the other side just as it is used again. A request of which nothing was sent
-    /// is sent on a new one, and so is one that is safe and has no body (RFC 9110 section 9.2.2).
+    /// is sent on a new one. One that is safe and has no body (RFC 9110 section 9.2.2) is made again: that is rare, and
+    /// cheaper than a copy of each.
     ///
     /// # Errors
     /// What came in place of a response.
-    pub fn send(&self, out: Outgoing) -> impl Future<Output = Result<Response<Fetched>, Problem>> + Send {
-        // Made before the future, which need not have room for both.
+    pub async fn send(&self, mut make: impl FnMut() -> Option<Outgoing> + Send) -> Result<Response<Fetched>, Problem> {
+        let permit = self.place().await?;
+        let mut kept = self.kept.take();
+        let mut unsent: Option<Box<Asked>> = None;
+        loop {
+            let is_kept = kept.is_some();
+            let mut link = match kept.take() {
+                Some(link) => link,
+                None => Box::pin(self.connect()).await?,
+            };
+            let Asked { request, upload, again } = match unsent.take() {
+                Some(unsent) => *unsent,
+                None => self.asked(make().ok_or(Problem::Broken)?)?,
+            };
+            let answer = {
+                let (answer, limit) = (pin!(link.ask(request)), pin!(self.patience(upload.as_ref())));
+                link.driven(answer, limit).await
+            };
+            let failure = match answer {
+                Some(Ok(response)) => {
+                    let (kept, idle) = (self.kept.clone(), self.settings.idle_timeout);
+                    return Ok(response.map(|body| Fetched::new(body, link, kept, idle, permit)));
+                }
+                Some(Err(unanswered)) => Failure::of(unanswered, upload.as_ref()),
+                None => return Err(Problem::Timeout),
+            };
+            match failure.unsent {
+                Some(request) if is_kept => unsent = Some(Box::new(Asked { request, upload, again })),
+                None if is_kept && again && failure.problem == Problem::Broken && !failure.garbage => {}
+                _ => return Err(failure.problem),
+            }
+        }
+    }
+
+    fn asked(&self, out: Outgoing) -> Result<Asked, Problem> {
         let Outgoing { method, target, headers, body, upload, interim } = out;
-        let safe = method.is_safe() && upload.is_none();
+        let again = method.is_safe() && upload.is_none();
         let mut request = Request::new(body);
         *request.method_mut() = method;
+        *request.uri_mut() = self.target(target).ok_or(Problem::Malformed)?;
         *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = headers;
         if let Some(sink) = interim {
             sink.listen(&mut request);
         }
-        let target = self.target(target).map(|target| *request.uri_mut() = target);
-        async move {
-            target.ok_or(Problem::Malformed)?;
-            let permit = self.place().await?;
-            let mut kept = self.kept.take();
-            loop {
-                let is_kept = kept.is_some();
-                let mut link = match kept.take() {
-                    Some(link) => link,
-                    None => Box::pin(self.connect()).await?,
-                };
-                let spare = (is_kept && safe).then(|| copy(&request));
-                let answer = link.exchange(request, self.patience(upload.as_ref())).await;
-                let failure = match answer {
-                    Some(Ok(response)) => {
-                        let (kept, idle) = (self.kept.clone(), self.settings.idle_timeout);
-                        return Ok(response.map(|body| Fetched::new(body, link, kept, idle, permit)));
-                    }
-                    Some(Err(unanswered)) => Failure::of(unanswered, upload.as_ref()),
-                    None => return Err(Problem::Timeout),
-                };
-                request = match (failure.unsent, spare) {
-                    (Some(unsent), _) if is_kept => unsent,
-                    (_, Some(spare)) if failure.problem == Problem::Broken && !failure.garbage => spare,
-                    _ => return Err(failure.problem),
-                };
-            }
-        }
+        Ok(Asked { request, upload, again })
     }
 
     /// Over when upstream should have answered. As long as the client is still sending, it can't be expected to.
@@ -196,15 +211,12 @@ impl Upstream {
     }
 }
 
-/// The same request again; it has no body.
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    copy
+/// A request as the library takes it.
+struct Asked {
+    request: Request<RequestBody>,
+    upload: Option<Upload>,
+    /// Whether it may be asked again when it is lost on its way.
+    again: bool,
 }
 
 struct Failure {
