@@ -339,7 +339,7 @@ pub fn group_tag(origin: &str, group: &str) -> String {
 
 /// Fields that belong to one connection (RFC 9110 section 7.6.1), beside those that `Connection` names. Trailer is
 /// none of them (section 6.6.2): without it nobody behind would know which trailers to expect.
-pub const HOP_BY_HOP: [HeaderName; 7] = [
+pub static HOP_BY_HOP: [HeaderName; 7] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),

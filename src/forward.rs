@@ -46,7 +46,7 @@ const CLIENT_CLAIMS: [&str; 6] =
     ["x-real-ip", "true-client-ip", "cf-connecting-ip", "x-client-ip", "x-cluster-client-ip", "fastly-client-ip"];
 
 /// What is said of the client, in place of what it says of itself.
-const DESCRIPTION: [HeaderName; 4] = [X_FORWARDED_FOR, FORWARDED, X_FORWARDED_PROTO, X_FORWARDED_HOST];
+static DESCRIPTION: [HeaderName; 4] = [X_FORWARDED_FOR, FORWARDED, X_FORWARDED_PROTO, X_FORWARDED_HOST];
 
 /// Who sent a request.
 #[derive(Clone, Debug)]
@@ -137,14 +137,15 @@ pub fn to_upstream(
     version: Version,
 ) -> HeaderMap {
     let host = host_for_upstream(policy, host, stored);
-    let own_host = match (upstream.host, host) {
-        (HostHeader::Preserve, Some(host)) => host,
-        _ => upstream.url.authority.as_str(),
-    };
+    let host_value = host.and_then(|host| value_of(headers, host));
     let mut out = HeaderMap::with_capacity(headers.len() + 8);
-    if let Ok(value) = HeaderValue::from_str(own_host) {
-        out.append(HOST, value);
-    }
+    out.append(
+        HOST,
+        match (upstream.host, &host_value) {
+            (HostHeader::Preserve, Some(host)) => host.clone(),
+            _ => upstream.url.host().clone(),
+        },
+    );
     let keyed = (stored && policy.inputs == Inputs::Keyed).then(|| keyed_fields(headers, policy));
     let fields = keyed.as_ref().unwrap_or(headers);
     let named = nominated(headers);
@@ -180,9 +181,15 @@ pub fn to_upstream(
     }
     // The same for everybody: what a client says of itself here must not steer what is stored.
     out.insert(SURROGATE_CAPABILITY, HeaderValue::from_static("asidecar=\"Surrogate/1.0\""));
-    describe_client(&mut out, fields, host, peer);
+    describe_client(&mut out, fields, host, host_value, peer);
     append_via(&mut out, version);
     out
+}
+
+/// A host as a field's value: the client's own, where it is that.
+fn value_of(headers: &HeaderMap, host: &str) -> Option<HeaderValue> {
+    let own = headers.get(HOST).filter(|own| own.as_bytes() == host.as_bytes()).cloned();
+    own.or_else(|| HeaderValue::from_str(host).ok())
 }
 
 /// Whether a client takes trailers.
@@ -240,8 +247,16 @@ fn keyed_cookies(headers: &HeaderMap, policy: &RoutePolicy) -> Option<HeaderValu
 }
 
 /// `X-Forwarded-For/-Proto/-Host` and `Forwarded`: what a trusted proxy said in `fields` is extended.
-fn describe_client(out: &mut HeaderMap, fields: &HeaderMap, host: Option<&str>, peer: &Peer) {
-    let mut node = String::with_capacity(peer.node.len() + host.map_or(0, str::len) + 24);
+fn describe_client(
+    out: &mut HeaderMap,
+    fields: &HeaderMap,
+    host: Option<&str>,
+    host_value: Option<HeaderValue>,
+    peer: &Peer,
+) {
+    // Exactly as much as it takes becomes a value as it is.
+    let host_length = host.map_or(0, |host| host.len() + ";host=\"\"".len());
+    let mut node = String::with_capacity(peer.node.len() + host_length + ";proto=http".len());
     node.push_str(&peer.node);
     if let Some(host) = host {
         node.push_str(";host=\"");
@@ -250,8 +265,7 @@ fn describe_client(out: &mut HeaderMap, fields: &HeaderMap, host: Option<&str>, 
     }
     node.push_str(";proto=http");
     let node = HeaderValue::try_from(node).ok();
-    let own_host = host.and_then(|host| HeaderValue::from_str(host).ok());
-    let mut description = [Some(peer.address.clone()), node, Some(HeaderValue::from_static("http")), own_host];
+    let mut description = [Some(peer.address.clone()), node, Some(HeaderValue::from_static("http")), host_value];
     if peer.trusted {
         let [address, node, proto, host] = &mut description;
         for (name, value) in [(&X_FORWARDED_FOR, address), (&FORWARDED, node)] {
@@ -265,9 +279,9 @@ fn describe_client(out: &mut HeaderMap, fields: &HeaderMap, host: Option<&str>, 
             }
         }
     }
-    for (name, value) in DESCRIPTION.into_iter().zip(description) {
+    for (name, value) in DESCRIPTION.iter().zip(description) {
         if let Some(value) = value {
-            out.append(name, value);
+            out.append(name.clone(), value);
         }
     }
 }
@@ -303,7 +317,7 @@ mod tests {
 
     fn upstream() -> Upstream {
         let authority = "api.internal:9000".parse().unwrap();
-        let mut u = Upstream::at(UpstreamUrl { https: false, authority, base_path: String::new() });
+        let mut u = Upstream::at(UpstreamUrl::new(false, authority, String::new()));
         u.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
         u
     }

@@ -85,7 +85,7 @@ impl Order {
         headers.remove(CONTENT_LENGTH);
         self.asks_conditions = self.as_asked && asks_conditions(&headers);
         if self.stale.is_some() || !self.as_asked {
-            for name in CONDITIONS {
+            for name in &CONDITIONS {
                 headers.remove(name);
             }
         }
@@ -116,7 +116,7 @@ impl Order {
 }
 
 /// The fields that ask for less than the whole.
-const CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
+static CONDITIONS: [HeaderName; 4] = [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE, RANGE];
 
 /// Whether there are any.
 pub fn asks_conditions(headers: &HeaderMap) -> bool {

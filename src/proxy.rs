@@ -3,6 +3,7 @@
 //! `screen` → `route` → `plan` → `key` → `look up` → (`join or lead a fill`) → `respond`. What is decided at
 //! each step is decided by the module of that name; this file only says what comes after what.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::ops::ControlFlow;
@@ -39,8 +40,8 @@ use crate::noted::{Field, Noted};
 use crate::order::{self, Order};
 use crate::problem::Problem;
 use crate::respond::{self, Asked, Confirmed, Served, Why};
-use crate::route::{Match, MethodClass};
-use crate::screen::screen;
+use crate::route::{Match, MethodClass, Place};
+use crate::screen::{host_as_it_is, screen};
 use crate::server::Connection;
 use crate::store::Shared;
 use crate::tunnel::{self, Ends};
@@ -191,12 +192,12 @@ impl Proxy {
         let tunnels = noted.has(Field::Connection) && received.settle_connection();
         match self.at_once(&received, tunnels) {
             ControlFlow::Break(response) => Handled::Ready(Some(response)),
-            ControlFlow::Continue((host, next)) => {
+            ControlFlow::Continue((host, place, next)) => {
                 let (proxy, (received, body)) = (self.clone(), received.split());
                 let received = Box::new(received);
                 Handled::Coming(Box::pin(async move {
                     let (outlet, in_use) = (received.from.outlet.clone(), received.from.in_use.clone());
-                    let answer = pin!(proxy.go_on(received, body, host, next));
+                    let answer = pin!(proxy.go_on(received, body, (host, place), next));
                     let response = match outlet {
                         Some(outlet) => outlet.last(answer).await,
                         None => answer.await,
@@ -207,12 +208,12 @@ impl Proxy {
         }
     }
 
-    /// The way to memory. What it does not answer goes on, with the host in lower case.
+    /// The way to memory. What it does not answer goes on, with its route, and the host where it came with capitals.
     fn at_once(
         self: &Arc<Self>,
         received: &Received<Incoming>,
         tunnels: bool,
-    ) -> ControlFlow<Response<Body>, (String, Next)> {
+    ) -> ControlFlow<Response<Body>, (Option<Box<str>>, Place, Next)> {
         use http_body::Body as _;
         let Received { request, noted, from, began } = received;
         let host = match screen(request, *noted, from.ambiguous.load(Ordering::Relaxed), &self.core.config.listen) {
@@ -240,7 +241,12 @@ impl Proxy {
             Plan::Bypass(reason) => Next::Bypass(reason),
             Plan::Write => Next::Write,
         };
-        ControlFlow::Continue((host.into_owned(), next))
+        let place = found.place(received.target().path());
+        let host = match host {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(host) => Some(host.into()),
+        };
+        ControlFlow::Continue((host, place, next))
     }
 
     /// The way of what memory does not answer.
@@ -248,14 +254,12 @@ impl Proxy {
         self: Arc<Self>,
         received: Box<Received<()>>,
         body: Incoming,
-        host: String,
+        (host, place): (Option<Box<str>>, Place),
         next: Next,
     ) -> Response<Body> {
-        let path = received.target().path();
-        let Some(found) = self.core.routes.find(&host, received.request.method(), path) else {
-            return self.refuse(Problem::Internal);
-        };
-        let ask = Ask::new(&received, &host, &found);
+        let found = place.on(received.target().path());
+        let host = host.as_deref().unwrap_or_else(|| host_as_it_is(&received.request));
+        let ask = Ask::new(&received, host, &found);
         // Each has a box of its own: one for all would be as large as the largest, and is copied for each.
         let done = match next {
             Next::Miss(missed) => Box::pin(self.miss(&ask, missed)).await,

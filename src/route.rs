@@ -215,6 +215,41 @@ pub struct Params<'p> {
     len: u8,
 }
 
+/// A match that is kept apart from the path.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    route: usize,
+    /// Where the parameters' values begin and end in the path.
+    spans: [(u32, u32); MAX_PARAMS],
+    len: u8,
+}
+
+impl Match<'_> {
+    /// The match apart from its path.
+    pub fn place(&self, path: &str) -> Place {
+        let params = self.params.as_slice();
+        let mut place = Place { route: self.route, spans: Default::default(), len: self.params.len };
+        for (span, value) in place.spans.iter_mut().zip(params) {
+            // A value is a part of the path, or empty.
+            let begin = if value.is_empty() { 0 } else { value.as_ptr().addr() - path.as_ptr().addr() };
+            let at = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            *span = (at(begin), at(begin + value.len()));
+        }
+        place
+    }
+}
+
+impl Place {
+    /// The match again, in the same path.
+    pub fn on(self, path: &str) -> Match<'_> {
+        let mut params = Params::default();
+        for (begin, end) in &self.spans[..usize::from(self.len)] {
+            params.push(path.get(*begin as usize..*end as usize).unwrap_or_default());
+        }
+        Match { route: self.route, params }
+    }
+}
+
 impl<'p> Params<'p> {
     /// The values.
     pub fn as_slice(&self) -> &[&'p str] {
@@ -494,6 +529,15 @@ mod tests {
         assert_eq!(path("/users/7/posts"), ("/{*rest}", vec!["users/7/posts"]));
         assert_eq!(path("/files/a/b"), ("/files/{*path}", vec!["a/b"]));
         assert_eq!(path("/other"), ("/{*rest}", vec!["other"]));
+    }
+
+    #[test]
+    fn a_match_apart_from_its_path_is_the_same_again() {
+        let routes = Routes::build(&policies(&["/{*rest}", "/users/{id}/posts/{post}", "/files/{*path}"])).unwrap();
+        for path in ["/users/7/posts/abc", "/files/", "/files/a/b", "/", "//x", "*"] {
+            let found = routes.find("h", &Method::GET, path).unwrap();
+            assert_eq!(found.place(path).on(path), found, "{path}");
+        }
     }
 
     #[test]

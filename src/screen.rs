@@ -58,11 +58,10 @@ pub fn screen<'p, B>(
     if field.is_some_and(|host| what_is_in(host) & OTHER_BYTE != 0) {
         return Err(Problem::Malformed);
     }
-    let host = match (request.uri().authority(), field) {
-        (Some(authority), _) => authority.as_str().as_bytes(),
-        (None, Some(host)) => host,
-        (None, None) if request.version() == Version::HTTP_10 => b"",
-        (None, None) => return Err(Problem::Malformed),
+    let host = match host_in(request) {
+        Some(host) => host,
+        None if request.version() == Version::HTTP_10 => b"",
+        None => return Err(Problem::Malformed),
     };
     let kinds = what_is_in(host);
     let host = std::str::from_utf8(host).map_err(|_| Problem::Malformed)?;
@@ -70,6 +69,17 @@ pub fn screen<'p, B>(
         return Err(Problem::Malformed);
     }
     Ok(if kinds & UPPER != 0 { host.to_ascii_lowercase().into() } else { host.into() })
+}
+
+/// The host that a request names, as it does.
+fn host_in<B>(request: &Request<B>) -> Option<&[u8]> {
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    authority.or_else(|| request.headers().get(HOST).map(|host| host.as_bytes()))
+}
+
+/// The host that a request which was screened names, if that is in lower case.
+pub fn host_as_it_is<B>(request: &Request<B>) -> &str {
+    std::str::from_utf8(host_in(request).unwrap_or_default()).unwrap_or_default()
 }
 
 /// What a byte of a host is, one bit each: a capital, a visible character that no host has, or none of ASCII's.

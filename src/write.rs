@@ -127,7 +127,7 @@ mod tests {
             query: None,
             keys: vec!["user:7".into()],
             tags: vec!["users".into()],
-            upstream: UpstreamUrl { https: false, authority: "api:9000".parse().unwrap(), base_path: "/v1".into() },
+            upstream: UpstreamUrl::new(false, "api:9000".parse().unwrap(), "/v1".into()),
         }
     }
     fn answered(status: u16, location: &str) -> Option<Invalidation> {

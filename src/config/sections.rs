@@ -64,7 +64,7 @@ pub(super) fn upstream(section: Section<'_, '_, '_>) -> Option<Upstream> {
         ),
     };
     // The rest is read even if the URL is missing, for its errors.
-    let nowhere = UpstreamUrl { https: false, authority: Authority::from_static("upstream"), base_path: String::new() };
+    let nowhere = UpstreamUrl::new(false, Authority::from_static("upstream"), String::new());
     let known = url.is_some();
     let mut upstream = Upstream::at(url.unwrap_or(nowhere));
     s.set("connect_timeout", timeout, &mut upstream.connect_timeout);
@@ -218,7 +218,7 @@ fn upstream_url(text: &str) -> Result<UpstreamUrl, String> {
     if path.split('/').any(|segment| segment == "." || segment == "..") {
         return Err("the upstream's path can't have \".\" or \"..\" in it".to_owned());
     }
-    Ok(UpstreamUrl { https, authority: parsed, base_path: path.trim_end_matches('/').to_owned() })
+    Ok(UpstreamUrl::new(https, parsed, path.trim_end_matches('/').to_owned()))
 }
 
 /// That what follows a host's last colon, if there is one, is a port.

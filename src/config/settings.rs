@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use http::HeaderName;
 use http::uri::Authority;
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use crate::control::{ASIDECAR_CACHE_CONTROL, CDN_CACHE_CONTROL, SURROGATE_CONTROL};
@@ -107,9 +107,23 @@ pub struct UpstreamUrl {
     pub authority: Authority,
     /// What every path is appended to: empty, or it begins with a slash and does not end with one.
     pub base_path: String,
+    /// The authority as a field's value.
+    host: HeaderValue,
 }
 
 impl UpstreamUrl {
+    /// The upstream at an authority, below a path.
+    pub fn new(https: bool, authority: Authority, base_path: String) -> UpstreamUrl {
+        // An authority has visible ASCII characters only.
+        let host = HeaderValue::from_str(authority.as_str()).unwrap_or(HeaderValue::from_static("upstream"));
+        UpstreamUrl { https, authority, base_path, host }
+    }
+
+    /// The `Host` of its own.
+    pub fn host(&self) -> &HeaderValue {
+        &self.host
+    }
+
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         if self.https { "https" } else { "http" }

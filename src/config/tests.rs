@@ -34,7 +34,7 @@ fn an_upstream_alone_is_a_whole_configuration() {
 
 impl Config {
     fn with_upstream(mut self, url: &str) -> Config {
-        self.upstream.url.authority = url.trim_start_matches("http://").parse().unwrap();
+        self.upstream.url = UpstreamUrl::new(false, url.trim_start_matches("http://").parse().unwrap(), String::new());
         self
     }
 }

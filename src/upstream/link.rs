@@ -148,7 +148,8 @@ impl Kept {
     /// Keeps one whose response is complete; where its request is still on the way, once that is gone too: until then it
     /// takes its place among the connections that may be open along.
     fn put(self: &Arc<Self>, mut link: Link, place: &mut Option<OwnedSemaphorePermit>) {
-        if link.is_free() {
+        // The turn that read the end of the response has mostly seen the end of the request, too.
+        if (link.sender.is_ready() && !link.is_closed()) || link.is_free() {
             self.keep(link);
         } else if !link.is_closed() {
             let (kept, place) = (self.clone(), place.take());
