@@ -7,10 +7,12 @@
 //! fill's as-of against the tags that are known by then, and a fill that fails is superseded by a new one.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry as Place;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use foldhash::quality::RandomState;
 use http::StatusCode;
 use tokio::sync::Notify;
 
@@ -125,29 +127,32 @@ pub enum Ticket {
     Wait(Waiting),
 }
 
+type Table = HashMap<Arc<str>, Arc<Fill>, RandomState>;
+
 /// The fills in flight.
 pub struct Fills {
-    table: Mutex<HashMap<Arc<str>, Arc<Fill>>>,
+    table: Mutex<Table>,
     metrics: Arc<Metrics>,
 }
 
 impl Fills {
     /// No fills.
     pub fn new(metrics: Arc<Metrics>) -> Arc<Fills> {
-        Arc::new(Fills { table: Mutex::new(HashMap::new()), metrics })
+        Arc::new(Fills { table: Mutex::default(), metrics })
     }
 
     /// Joins the fill of a key, or begins one with that as-of. A fill whose as-of is not `good` any more is
     /// superseded.
     pub fn join(self: &Arc<Self>, key: &Arc<str>, as_of: Position, good: impl FnOnce(Position) -> bool) -> Ticket {
         let mut table = self.lock();
-        if let Some(fill) = table.get(key)
-            && good(fill.as_of)
+        let place = table.entry(key.clone());
+        if let Place::Occupied(place) = &place
+            && good(place.get().as_of)
         {
-            return Ticket::Wait(Waiting::new(fill));
+            return Ticket::Wait(Waiting::new(place.get()));
         }
         let lead = self.lead(Some(key.clone()), as_of);
-        table.insert(key.clone(), lead.fill.clone());
+        place.insert_entry(lead.fill.clone());
         Ticket::Lead(lead)
     }
 
@@ -186,7 +191,7 @@ impl Fills {
         Lead { fills: self.clone(), key, fill }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Fill>>> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -212,9 +217,10 @@ impl Lead {
     /// Leaves the table: who comes from now on begins anew.
     pub fn leave(&mut self) {
         if let Some(key) = self.key.take() {
-            let mut table = self.fills.lock();
-            if table.get(&key).is_some_and(|f| Arc::ptr_eq(f, &self.fill)) {
-                table.remove(&key);
+            if let Place::Occupied(place) = self.fills.lock().entry(key)
+                && Arc::ptr_eq(place.get(), &self.fill)
+            {
+                place.remove();
             }
         }
     }

@@ -261,14 +261,11 @@ fn assemble(
     age: Option<HeaderValue>,
     content: Content,
 ) -> Response<Body> {
-    let mut fields = match age {
-        Some(age) => entry.content.answer(age, status),
-        None => {
-            let mut fields = entry.content.headers();
-            fields.append(CACHE_STATUS, status);
-            fields
-        }
-    };
+    let without_age = age.is_none();
+    let mut fields = entry.content.answer(age.unwrap_or(NOTHING_SAID), status);
+    if without_age {
+        fields.remove(AGE);
+    }
     // Preconditions of other methods are for whoever performs them (RFC 9111 section 4.3.2).
     let reads = matches!(*asked.method, Method::GET | Method::HEAD);
     let conditional = asked.noted.has(Field::IfNoneMatch) || asked.noted.has(Field::IfModifiedSince);
