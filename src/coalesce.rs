@@ -216,12 +216,11 @@ impl Lead {
 
     /// Leaves the table: who comes from now on begins anew.
     pub fn leave(&mut self) {
-        if let Some(key) = self.key.take() {
-            if let Place::Occupied(place) = self.fills.lock().entry(key)
-                && Arc::ptr_eq(place.get(), &self.fill)
-            {
-                place.remove();
-            }
+        if let Some(key) = self.key.take()
+            && let Place::Occupied(place) = self.fills.lock().entry(key)
+            && Arc::ptr_eq(place.get(), &self.fill)
+        {
+            place.remove();
         }
     }
 }

@@ -159,6 +159,15 @@ enum Next {
     Write,
 }
 
+/// What memory does not answer, on its way.
+struct Onward {
+    /// The host in lower case, where it came with capitals.
+    host: Option<Box<str>>,
+    /// Its route.
+    place: Place,
+    next: Next,
+}
+
 /// The answer to a request: at once, as from memory, or when it is there.
 pub enum Handled {
     /// At once.
@@ -192,12 +201,12 @@ impl Proxy {
         let tunnels = noted.has(Field::Connection) && received.settle_connection();
         match self.at_once(&received, tunnels) {
             ControlFlow::Break(response) => Handled::Ready(Some(response)),
-            ControlFlow::Continue((host, place, next)) => {
+            ControlFlow::Continue(onward) => {
                 let (proxy, (received, body)) = (self.clone(), received.split());
                 let received = Box::new(received);
                 Handled::Coming(Box::pin(async move {
                     let (outlet, in_use) = (received.from.outlet.clone(), received.from.in_use.clone());
-                    let answer = pin!(proxy.go_on(received, body, (host, place), next));
+                    let answer = pin!(proxy.go_on(received, body, onward));
                     let response = match outlet {
                         Some(outlet) => outlet.last(answer).await,
                         None => answer.await,
@@ -208,12 +217,8 @@ impl Proxy {
         }
     }
 
-    /// The way to memory. What it does not answer goes on, with its route, and the host where it came with capitals.
-    fn at_once(
-        self: &Arc<Self>,
-        received: &Received<Incoming>,
-        tunnels: bool,
-    ) -> ControlFlow<Response<Body>, (Option<Box<str>>, Place, Next)> {
+    /// The way to memory. What it does not answer goes on.
+    fn at_once(self: &Arc<Self>, received: &Received<Incoming>, tunnels: bool) -> ControlFlow<Response<Body>, Onward> {
         use http_body::Body as _;
         let Received { request, noted, from, began } = received;
         let host = match screen(request, *noted, from.ambiguous.load(Ordering::Relaxed), &self.core.config.listen) {
@@ -246,7 +251,7 @@ impl Proxy {
             Cow::Borrowed(_) => None,
             Cow::Owned(host) => Some(host.into()),
         };
-        ControlFlow::Continue((host, place, next))
+        ControlFlow::Continue(Onward { host, place, next })
     }
 
     /// The way of what memory does not answer.
@@ -254,8 +259,7 @@ impl Proxy {
         self: Arc<Self>,
         received: Box<Received<()>>,
         body: Incoming,
-        (host, place): (Option<Box<str>>, Place),
-        next: Next,
+        Onward { host, place, next }: Onward,
     ) -> Response<Body> {
         let found = place.on(received.target().path());
         let host = host.as_deref().unwrap_or_else(|| host_as_it_is(&received.request));
