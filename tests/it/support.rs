@@ -533,7 +533,7 @@ impl Answer {
     /// Whether the cache answered, from this tier.
     pub fn is_hit(&self, tier: &str) -> bool {
         let status = self.cache_status();
-        status.contains("; hit") && status.ends_with(&format!("; detail={tier}"))
+        status.contains("; hit") && status.contains(&format!("detail={tier}"))
     }
 }
 
