@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use http::header::HOST;
-use http::{Method, Request, Version};
+use http::{Method, Request, Uri, Version};
 
 use crate::admission;
 use crate::config::Listen;
@@ -58,7 +58,7 @@ pub fn screen<'p, B>(
     if field.is_some_and(|host| what_is_in(host) & OTHER_BYTE != 0) {
         return Err(Problem::Malformed);
     }
-    let host = match host_in(request) {
+    let host = match named(request.uri(), field) {
         Some(host) => host,
         None if request.version() == Version::HTTP_10 => b"",
         None => return Err(Problem::Malformed),
@@ -71,15 +71,15 @@ pub fn screen<'p, B>(
     Ok(if kinds & UPPER != 0 { host.to_ascii_lowercase().into() } else { host.into() })
 }
 
-/// The host that a request names, as it does.
-fn host_in<B>(request: &Request<B>) -> Option<&[u8]> {
-    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
-    authority.or_else(|| request.headers().get(HOST).map(|host| host.as_bytes()))
+/// The host that a request names with its target and its Host, as it does.
+fn named<'r>(target: &'r Uri, field: Option<&'r [u8]>) -> Option<&'r [u8]> {
+    target.authority().map(|authority| authority.as_str().as_bytes()).or(field)
 }
 
 /// The host that a request which was screened names, if that is in lower case.
 pub fn host_as_it_is<B>(request: &Request<B>) -> &str {
-    std::str::from_utf8(host_in(request).unwrap_or_default()).unwrap_or_default()
+    let field = request.headers().get(HOST).map(|host| host.as_bytes());
+    std::str::from_utf8(named(request.uri(), field).unwrap_or_default()).unwrap_or_default()
 }
 
 /// What a byte of a host is, one bit each: a capital, a visible character that no host has, or none of ASCII's.
