@@ -201,7 +201,7 @@ impl Proxy {
         variants: Option<Arc<Variants>>,
     ) {
         let metrics = self.metrics(order);
-        if entry.standing(&self.core.log) == Standing::Invalid {
+        if !self.holds(order, &entry).await {
             metrics.not_stored(NotStored::Invalidated);
             return release(lease, Ended::Abandoned).await;
         }
@@ -225,6 +225,17 @@ impl Proxy {
         }
     }
 
+    /// Whether nothing has invalidated what is about to be kept. The answer to a write was invalidated by the write
+    /// itself: it holds when nothing else named it from the write's beginning on, for then no other write can have come
+    /// between the write and its answer. What others logged shortly before may still be on its way.
+    async fn holds(&self, order: &Order, entry: &Entry) -> bool {
+        let log = &self.core.log;
+        match order.answers {
+            Some((began, own)) => log.reached(own).await && log.only(own, began, entry.tag_ids()),
+            None => entry.standing(log) != Standing::Invalid,
+        }
+    }
+
     /// Lists an entry under its primary key, and says which variants are too many now.
     fn list_variant(
         &self,
@@ -244,12 +255,11 @@ impl Proxy {
         (Some(variants), dropped)
     }
 
-    /// Stores the answer to a POST for later reads, if it may be; it is handed on in any case. The POST has
-    /// invalidated what it answers, by the log's entry `own`. When no other entry named that since the POST began,
-    /// no other write can have come between it and its answer, which then holds as of `own`.
+    /// Stores the answer to a POST for later reads, if it may be; it is handed on in any case. The POST began at
+    /// `began` and has invalidated what it answers by the log's entry `own`, as of which the answer holds.
     pub async fn keep_answer(
         self: Arc<Self>,
-        order: Box<Order>,
+        mut order: Box<Order>,
         written: &Written,
         response: Response<Fetched>,
         requested: Timestamp,
@@ -262,11 +272,9 @@ impl Proxy {
         }
         let timing = Timing { requested, responded: self.core.clock.now(), cost: 0 };
         let as_of = Position::at(own);
+        order.answers = Some((began, own));
         match self.decide(&order, status, headers, headers, timing, as_of) {
             Err(reason) => Answer::Direct(response.into(), reason),
-            Ok(kept) if !self.core.log.only(own, began, kept.head.tag_ids()) => {
-                Answer::Direct(response.into(), NotStored::Invalidated)
-            }
             Ok(kept) => self.stream_apart(order, response, kept, as_of).await,
         }
     }

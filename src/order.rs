@@ -14,6 +14,7 @@ use crate::entry::{Entry, Tags};
 use crate::forward::Peer;
 use crate::freshness::Fallback;
 use crate::interim::Sink;
+use crate::invalidation::position::{LogId, Position};
 use crate::problem::Problem;
 use crate::respond::Why;
 use crate::upstream::Fetched;
@@ -52,6 +53,8 @@ pub struct Order {
     pub fleet: bool,
     /// What is stored is fresh still and to be refreshed: only something newer will do.
     pub newer_than: Option<Timestamp>,
+    /// What a response answers that comes of a write: where the write began, and its entry in the log.
+    pub answers: Option<(Position, LogId)>,
     /// Whether Redis is not to be asked: what it has is not trusted, or there is something to validate already.
     pub past_redis: bool,
     /// Whether Redis has just been asked, and did not answer for good.

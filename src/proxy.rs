@@ -596,6 +596,7 @@ impl Proxy {
             known: known.clone(),
             fleet: false,
             newer_than: None,
+            answers: None,
             control: control.clone(),
             interim: None,
             as_asked: false,

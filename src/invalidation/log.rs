@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
 use super::position::{LogId, Position};
 use super::table::{HorizonReason, Standing, Step, Table};
 use super::{Invalidation, Source, TagId};
@@ -57,6 +60,8 @@ pub struct InvalidationLog {
     table: RwLock<Table>,
     /// Moves with every change of the table, after it.
     version: AtomicU64,
+    /// Told of each change of the table.
+    changed: Notify,
     remote: Option<Arc<Link>>,
     pending: Mutex<Pending>,
     /// All that was in the log by then has been applied, in milliseconds of [`Timestamp`].
@@ -80,6 +85,7 @@ impl InvalidationLog {
         InvalidationLog {
             table: RwLock::new(Table::new(table_size)),
             version: AtomicU64::new(0),
+            changed: Notify::new(),
             remote,
             pending: Mutex::default(),
             heard: AtomicU64::new(0),
@@ -127,6 +133,21 @@ impl InvalidationLog {
     /// Whether what was filled as of then, with those tags, still stands.
     pub fn standing_of(&self, as_of: Position, tags: impl IntoIterator<Item = TagId>) -> Standing {
         self.read().standing(as_of, tags)
+    }
+
+    /// Whether everything in the log up to this entry has been applied here. Waits for what is missing, but not longer
+    /// than the greatest lag that is allowed for.
+    pub async fn reached(&self, id: LogId) -> bool {
+        let deadline = Instant::now() + Duration::from_millis(self.max_lag);
+        loop {
+            let changed = self.changed.notified();
+            if self.position().id >= id {
+                return true;
+            }
+            if timeout_at(deadline, changed).await.is_err() {
+                return false;
+            }
+        }
     }
 
     /// Whether nothing but the entry `own` itself has named any of these tags since `after`.
@@ -321,6 +342,7 @@ impl InvalidationLog {
         let moves = table.take_moves();
         self.version.fetch_add(1, Ordering::Release);
         drop(table);
+        self.changed.notify_waiters();
         for reason in moves {
             self.metrics.horizon_moved(reason);
         }

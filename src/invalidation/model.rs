@@ -4,7 +4,7 @@
 //! Real are [`Table`], [`Position::of_foreign`] and [`on_chain`]. What is Lua or async is mirrored here in few lines,
 //! each named after its original: [`Redis::append`] and [`Redis::read`] (`redis_tier/scripts.rs`), [`World::append`],
 //! [`World::appended`], [`World::flush_one`] (`log.rs`), [`World::deliver`], [`World::begin`], [`World::read_apply`]
-//! (`redis_tier/follow.rs`), [`World::look_end`] (`store/mod.rs`), [`World::ack`] with an answer (`fill.rs`).
+//! (`redis_tier/follow.rs`), [`World::look_end`] (`store/mod.rs`), [`World::answer_store`] (`keep.rs`).
 //!
 //! There is one key that is read, and "another" that is only invalidated. Upstream's state of the key is its version,
 //! a number that each write raises. What an instance may not serve any more is the least version it owes,
@@ -278,6 +278,8 @@ struct Instance {
     fill: Option<(Position, Option<u8>)>,
     /// An answer on its way to Redis.
     put: Option<(u8, LogId)>,
+    /// The answer to a write on its way into memory: its version, where the write began, and its entry in the log.
+    answer: Option<(u8, Position, u64)>,
     /// A look into Redis under way, by what had been applied when it began.
     look: Option<Position>,
     write: Option<Write>,
@@ -309,6 +311,7 @@ impl Instance {
             memory: None,
             fill: None,
             put: None,
+            answer: None,
             look: None,
             write: None,
             phase: Phase::Down,
@@ -382,6 +385,7 @@ enum Act {
     WriteAppend(usize),
     WriteAck(usize),
     WriteAckAndKeep(usize),
+    AnswerStore(usize),
     WriteWithoutRedis(usize),
     Deliver(usize),
     LogHeard(usize),
@@ -415,6 +419,7 @@ static ACTS: LazyLock<Vec<Act>> = LazyLock::new(|| {
         Act::WriteAppend,
         Act::WriteAck,
         Act::WriteAckAndKeep,
+        Act::AnswerStore,
         Act::WriteWithoutRedis,
         Act::Deliver,
         Act::LogHeard,
@@ -508,7 +513,7 @@ impl World {
         let held = |i: &Instance| {
             let fill = i.fill.and_then(|(_, version)| version);
             let answer = i.write.filter(|_| self.left.answers > 0).map(|w| w.version);
-            [i.memory.map(|m| m.0), fill, i.put.map(|p| p.0), answer].into_iter().flatten().any(old)
+            [i.memory.map(|m| m.0), fill, i.put.map(|p| p.0), answer, i.answer.map(|a| a.0)].into_iter().flatten().any(old)
         };
         more == 0 && !self.redis.cached.is_some_and(|c| old(c.0)) && !self.both.iter().any(held)
     }
@@ -530,7 +535,8 @@ impl World {
                 i(n).write.is_some_and(|w| w.appended.is_none()) && i(n).phase != Phase::Down && i(n).pending.is_empty()
             }
             Act::WriteAck(n) => i(n).write.is_some_and(|w| w.appended.is_some()),
-            Act::WriteAckAndKeep(n) => left.answers > 0 && self.can(Act::WriteAck(n)),
+            Act::WriteAckAndKeep(n) => left.answers > 0 && i(n).answer.is_none() && self.can(Act::WriteAck(n)),
+            Act::AnswerStore(n) => i(n).answer.is_some(),
             Act::WriteWithoutRedis(n) => {
                 i(n).write.is_some()
                     && (left.timeouts > 0
@@ -620,6 +626,7 @@ impl World {
                 self.left.answers -= 1;
                 self.ack(n, true, config);
             }
+            Act::AnswerStore(n) => self.answer_store(n, config),
             Act::WriteWithoutRedis(n) => {
                 let i = &mut self.both[n];
                 let Some(write) = i.write.take() else { return };
@@ -755,9 +762,18 @@ impl World {
         self.appended(n, &entry, config);
         let i = &mut self.both[n];
         i.owes = i.owes.max(version);
-        if keep && (i.table.only(id(entry.id), began, [NAMED.tag]) || config.broken == Broken::Only) {
-            i.memory = Some((version, Position::at(id(entry.id))));
-            i.put = Some((version, id(entry.id)));
+        if keep {
+            i.answer = Some((version, began, entry.id));
+        }
+    }
+
+    /// When its body has come, and what was missing in the log or is not waited for any more.
+    fn answer_store(&mut self, n: usize, config: &Config) {
+        let i = &mut self.both[n];
+        let Some((version, began, own)) = i.answer.take() else { return };
+        if i.table.only(id(own), began, [NAMED.tag]) || config.broken == Broken::Only {
+            i.memory = Some((version, Position::at(id(own))));
+            i.put = Some((version, id(own)));
         }
     }
 

@@ -8,7 +8,7 @@ use asidecar::invalidation::Invalidation;
 use http::Method;
 
 use crate::invalidation::Slow;
-use crate::support::{Instance, Origin, Redis, eventually, ok, with};
+use crate::support::{Gate, Instance, Origin, Redis, eventually, ok, with};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=600")];
 
@@ -685,4 +685,43 @@ async fn nobody_else_announces_or_ends_a_write() {
     }
     eventually("refused", || async { proxy.metric("malformed_total{what=\"message\"}").await >= 2.0 }).await;
     assert!(proxy.get("/users/1").await.is_hit("memory"));
+}
+
+/// Somebody's invalidation that is in the log and not known here yet stands between the POST's own and what is.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_a_post_is_kept_when_what_was_logged_meanwhile_is_known_and_named_something_else() {
+    for (named, kept) in [("another", true), ("users", false)] {
+        let redis = Redis::start().await;
+        let gate = Gate::closed();
+        let (upstream, held) = (ok("answer"), gate.clone());
+        let origin = Origin::start(move |seen| {
+            let (held, answer) = (held.clone(), with(upstream.clone(), FRESH));
+            async move {
+                if seen.method != Method::POST {
+                    return with(ok("read"), FRESH);
+                }
+                held.pass().await;
+                with(answer, &[("content-location", "/users/1")])
+            }
+        })
+        .await;
+        let proxy = Arc::new(instance(&origin, &redis).await);
+        let writer = {
+            let proxy = proxy.clone();
+            tokio::spawn(async move { proxy.send(Method::POST, "/users/1", &[], "").await })
+        };
+        gate.wait_for(1).await;
+        let what = format!("{{\"tags\":[\"{named}\"]}}");
+        let _: String = redis.ask(&["XADD", "{asidecar}:log", "*", "m", &what]).await;
+        gate.open(1);
+        assert_eq!(writer.await.unwrap().body, "answer");
+        if kept {
+            let asked = [("cache-control", "only-if-cached")];
+            eventually("kept", || async { proxy.get_with("/users/1", &asked).await.body == "answer" }).await;
+        } else {
+            let refused = "not_stored_total{reason=\"invalidated\",route=\"user\"}";
+            eventually("refused", || async { proxy.metric(refused).await == 1.0 }).await;
+            assert_eq!(proxy.get("/users/1").await.body, "read");
+        }
+    }
 }
