@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use http::header::HOST;
-use http::{Method, Request, Uri, Version};
+use http::{HeaderMap, Method, Request, Uri, Version};
 
 use crate::admission;
 use crate::config::Listen;
@@ -52,7 +52,7 @@ pub fn screen<'p, B>(
     // RFC 9112 section 3.2: exactly one Host, and the target's authority wins over it.
     let field = match noted.hosts {
         0 => None,
-        1 => request.headers().get(HOST).map(|host| host.as_bytes()),
+        1 => host(request.headers()),
         _ => return Err(Problem::Malformed),
     };
     if field.is_some_and(|host| what_is_in(host) & OTHER_BYTE != 0) {
@@ -71,6 +71,12 @@ pub fn screen<'p, B>(
     Ok(if kinds & UPPER != 0 { host.to_ascii_lowercase().into() } else { host.into() })
 }
 
+/// Its Host, which is the first of the fields from all who heed RFC 9110 section 7.2: found there, nothing is hashed.
+fn host(fields: &HeaderMap) -> Option<&[u8]> {
+    let first = fields.iter().next().filter(|(name, _)| *name == HOST);
+    first.map(|(_, host)| host).or_else(|| fields.get(HOST)).map(|host| host.as_bytes())
+}
+
 /// The host that a request names with its target and its Host, as it does.
 fn named<'r>(target: &'r Uri, field: Option<&'r [u8]>) -> Option<&'r [u8]> {
     target.authority().map(|authority| authority.as_str().as_bytes()).or(field)
@@ -78,7 +84,7 @@ fn named<'r>(target: &'r Uri, field: Option<&'r [u8]>) -> Option<&'r [u8]> {
 
 /// The host that a request which was screened names, if that is in lower case.
 pub fn host_as_it_is<B>(request: &Request<B>) -> &str {
-    let field = request.headers().get(HOST).map(|host| host.as_bytes());
+    let field = host(request.headers());
     std::str::from_utf8(named(request.uri(), field).unwrap_or_default()).unwrap_or_default()
 }
 

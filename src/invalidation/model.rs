@@ -513,7 +513,10 @@ impl World {
         let held = |i: &Instance| {
             let fill = i.fill.and_then(|(_, version)| version);
             let answer = i.write.filter(|_| self.left.answers > 0).map(|w| w.version);
-            [i.memory.map(|m| m.0), fill, i.put.map(|p| p.0), answer, i.answer.map(|a| a.0)].into_iter().flatten().any(old)
+            [i.memory.map(|m| m.0), fill, i.put.map(|p| p.0), answer, i.answer.map(|a| a.0)]
+                .into_iter()
+                .flatten()
+                .any(old)
         };
         more == 0 && !self.redis.cached.is_some_and(|c| old(c.0)) && !self.both.iter().any(held)
     }
