@@ -201,20 +201,24 @@ impl Proxy {
         let tunnels = noted.has(Field::Connection) && received.settle_connection();
         match self.at_once(&received, tunnels) {
             ControlFlow::Break(response) => Handled::Ready(Some(response)),
-            ControlFlow::Continue(onward) => {
-                let (proxy, (received, body)) = (self.clone(), received.split());
-                let received = Box::new(received);
-                Handled::Coming(Box::pin(async move {
-                    let (outlet, in_use) = (received.from.outlet.clone(), received.from.in_use.clone());
-                    let answer = pin!(proxy.go_on(received, body, onward));
-                    let response = match outlet {
-                        Some(outlet) => outlet.last(answer).await,
-                        None => answer.await,
-                    };
-                    response.map(|body| body.holding(in_use))
-                }))
-            }
+            ControlFlow::Continue(onward) => self.coming(received, onward),
         }
+    }
+
+    /// Apart from the way of a hit, of which every line counts: it has to stay in the processor's cache.
+    #[cold]
+    fn coming(self: &Arc<Self>, received: Received<Incoming>, onward: Onward) -> Handled {
+        let (proxy, (received, body)) = (self.clone(), received.split());
+        let received = Box::new(received);
+        Handled::Coming(Box::pin(async move {
+            let (outlet, in_use) = (received.from.outlet.clone(), received.from.in_use.clone());
+            let answer = pin!(proxy.go_on(received, body, onward));
+            let response = match outlet {
+                Some(outlet) => outlet.last(answer).await,
+                None => answer.await,
+            };
+            response.map(|body| body.holding(in_use))
+        }))
     }
 
     /// The way to memory. What it does not answer goes on.
@@ -830,6 +834,7 @@ impl Proxy {
         Done { response, outcome: Outcome::Error }
     }
 
+    #[cold]
     fn refuse(&self, problem: Problem) -> Response<Body> {
         self.core.metrics.malformed(MalformedWhat::Request);
         self.problem(problem, None).response
@@ -841,6 +846,20 @@ impl Proxy {
         s.first_byte_timeout + 2 * s.connect_timeout + 4 * self.core.config.store.redis_timeout
     }
 
+    #[cold]
+    fn tell_of_access(&self, ask: &Ask<'_>, status: StatusCode, outcome: Outcome, took: Duration) {
+        tracing::info!(
+            target: "access",
+            peer = %ask.from.peer.ip,
+            method = %ask.method,
+            path = ask.target.path(),
+            route = self.core.config.routes[ask.route].name,
+            status = status.as_u16(),
+            outcome = outcome.as_str(),
+            ms = took.as_secs_f64() * 1000.0,
+        );
+    }
+
     fn account(&self, ask: &Ask<'_>, done: Done, began: Instant) -> Response<Body> {
         use http_body::Body as _;
         let Done { response, outcome } = done;
@@ -849,16 +868,7 @@ impl Proxy {
         let (tally, method) = (&core.metrics.routes[ask.route].tally, MethodClass::of(ask.method));
         tally.answered(method, outcome, took);
         if core.config.log.access {
-            tracing::info!(
-                target: "access",
-                peer = %ask.from.peer.ip,
-                method = %ask.method,
-                path = ask.target.path(),
-                route = core.config.routes[ask.route].name,
-                status = response.status().as_u16(),
-                outcome = outcome.as_str(),
-                ms = took.as_secs_f64() * 1000.0,
-            );
+            self.tell_of_access(ask, response.status(), outcome, took);
         }
         if let Some(bytes) = response.body().size_hint().exact() {
             tally.sent(method, outcome, bytes);

@@ -266,26 +266,36 @@ fn assemble(
     if without_age {
         fields.remove(AGE);
     }
+    let selects = |field| asked.noted.has(field);
+    let whole = *asked.method != Method::HEAD
+        && !(selects(Field::IfNoneMatch) || selects(Field::IfModifiedSince) || selects(Field::Range));
+    let (code, body) =
+        if whole { (entry.status, content.body()) } else { selected(asked, entry, &mut fields, content) };
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    *response.headers_mut() = fields;
+    response
+}
+
+/// What a request selects that may want less than the whole. Apart, so that the way of one that wants it all is short.
+#[cold]
+fn selected(asked: Asked<'_>, entry: &Entry, fields: &mut HeaderMap, content: Content) -> (StatusCode, Body) {
     // Preconditions of other methods are for whoever performs them (RFC 9111 section 4.3.2).
     let reads = matches!(*asked.method, Method::GET | Method::HEAD);
     let conditional = asked.noted.has(Field::IfNoneMatch) || asked.noted.has(Field::IfModifiedSince);
-    let (code, body) = if reads && conditional && conditional::not_modified(asked.headers, entry.status, &fields) {
-        conditional::make_304(&mut fields);
+    if reads && conditional && conditional::not_modified(asked.headers, entry.status, fields) {
+        conditional::make_304(fields);
         (StatusCode::NOT_MODIFIED, Body::empty())
     } else if *asked.method == Method::HEAD {
         if let Some(length) = content.length().filter(|_| entry.status != StatusCode::NO_CONTENT) {
             fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
         }
         (entry.status, Body::empty())
-    } else if let Some(ranges) = ranges(asked, entry.status, &fields) {
-        parts(&ranges, entry, &mut fields, content)
+    } else if let Some(ranges) = ranges(asked, entry.status, fields) {
+        parts(&ranges, entry, fields, content)
     } else {
         (entry.status, content.body())
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = code;
-    *response.headers_mut() = fields;
-    response
+    }
 }
 
 /// The ranges that a request wants of a stored response with these fields, if they apply to it.
