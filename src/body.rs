@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep_until};
 
 use crate::range::Part;
 use crate::spool;
@@ -272,6 +272,18 @@ impl Upload {
     /// Whether the client broke off or stalled.
     pub fn broken(&self) -> bool {
         self.broken.load(Ordering::Relaxed)
+    }
+}
+
+/// Over when `patience` is, counted from now and anew from each chunk of the client's body that came meanwhile.
+pub async fn standstill(upload: Option<&Upload>, patience: Duration) {
+    let mut until = Instant::now() + patience;
+    loop {
+        sleep_until(until.into()).await;
+        until = upload.map_or(until, |upload| upload.last() + patience);
+        if until <= Instant::now() {
+            return;
+        }
     }
 }
 

@@ -166,6 +166,8 @@ impl Proxy {
             match read {
                 Err(reason) => {
                     self.metrics(&order).not_stored(reason);
+                    // Who comes from now on is not to get what is known to end early.
+                    lead.leave();
                     let large = reason == NotStored::TooLarge;
                     release(lease, if large { Ended::NotStorable } else { Ended::Abandoned }).await;
                 }

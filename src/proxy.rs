@@ -242,7 +242,9 @@ impl Proxy {
         };
         let has_body = !request.body().is_end_stream();
         let next = match admission::plan(policy, request.method(), *noted, &control, has_body) {
-            _ if tunnels => Next::Tunnel,
+            // A client may switch when it has sent all of its request (RFC 9110 section 7.8). With a body that may take
+            // longer than upstream's answer: such a request is one like others.
+            _ if tunnels && !has_body => Next::Tunnel,
             Plan::Lookup(who) => match self.look_up(&ask, who, control, self.core.clock.at(*began)) {
                 ControlFlow::Break(done) => return ControlFlow::Break(self.account(&ask, done, *began)),
                 ControlFlow::Continue(missed) => Next::Miss(missed),
@@ -639,7 +641,7 @@ impl Proxy {
         let requested = self.core.clock.now();
         let make = || {
             let (headers, interim) = (self.fields(ask, true), ask.from.sink(ask.version));
-            Some(Outgoing::without_body(Method::HEAD, ask.target.clone(), headers, interim))
+            Some(Outgoing::without_body(Method::HEAD, self.target(ask), headers, interim))
         };
         let outcome = self.fetch(ask.route, make).await;
         if let Some((stale, origin)) = order.stands_in(&outcome) {

@@ -200,10 +200,10 @@ fn join(chunks: &VecDeque<Bytes>, held: u64) -> Bytes {
 }
 
 impl Spool {
-    /// A reader from the body's start; `None` when the start is gone.
+    /// A reader from the body's start; `None` when the start is gone, or the body is known to end early.
     pub fn reader(&self) -> Option<Reader> {
         let mut state = self.shared.lock();
-        if state.first > 0 || (!state.whole && state.end != End::Open) {
+        if state.first > 0 || state.end == End::Broken || (!state.whole && state.end != End::Open) {
             return None;
         }
         let slot = Slot { next: 0, waker: None, cut: false };
@@ -335,6 +335,7 @@ mod tests {
         drop(writer);
         assert_eq!(next(&mut reader).await, Some(Ok(chunk(3))));
         assert_eq!(next(&mut reader).await, Some(Err(Cut::Broken)));
+        assert!(spool.reader().is_none(), "nobody begins to read what is known to end early");
     }
 
     #[tokio::test]

@@ -2,8 +2,9 @@
 //!
 //! A [`Link`] has no task of its own: whoever uses it drives it, first the request that waits for the head of its
 //! response, then the [`Fetched`] body. So an exchange is made of two turns of one task, without a channel to wake
-//! anybody at the other end of. What the library's two halves say to each other is heard in the same turn: they
-//! get a waker that does nothing, and only the socket gets the task's.
+//! anybody at the other end of. What the library's two halves say to each other is heard in the same turn, so that
+//! the half that is asked gets a waker that does nothing. The connection's own is that of who used it last, whom the next
+//! request wakes once for nothing: a waker of its own between them cost as much as it saved.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -24,7 +25,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::coop::unconstrained;
 use tokio::time::sleep;
 
-use crate::body::{Cut, Idle, RequestBody};
+use crate::body::{Cut, Idle, RequestBody, Upload, standstill};
 
 /// How long a kept connection may be idle before it is closed.
 const IDLE: Duration = Duration::from_secs(60);
@@ -146,17 +147,20 @@ impl Kept {
     }
 
     /// Keeps one whose response is complete; where its request is still on the way, once that is gone too: until then it
-    /// takes its place among the connections that may be open along.
-    fn put(self: &Arc<Self>, mut link: Link, place: &mut Option<OwnedSemaphorePermit>) {
+    /// takes its place among the connections that may be open along. Where that stands still for `patience`, be it
+    /// that the client sends nothing or that upstream reads no more of what it has answered, it is closed.
+    fn put(self: &Arc<Self>, mut link: Link, rest: &mut Rest) {
         // The turn that read the end of the response has mostly seen the end of the request, too.
         if (link.sender.is_ready() && !link.is_closed()) || link.is_free() {
             self.keep(link);
         } else if !link.is_closed() {
-            let (kept, place) = (self.clone(), place.take());
+            let (kept, Rest { place, upload, patience }) = (self.clone(), rest.take());
             tokio::spawn(async move {
-                // Bounded by the patience with the client whose request it is.
-                if poll_fn(|cx| link.poll_free(cx)).await {
-                    kept.keep(link);
+                tokio::select! {
+                    free = poll_fn(|cx| link.poll_free(cx)) => if free {
+                        kept.keep(link);
+                    },
+                    () = standstill(upload.as_ref(), patience) => link.close(),
                 }
                 drop(place);
             });
@@ -204,6 +208,22 @@ async fn tend(kept: Weak<Kept>) {
     }
 }
 
+/// What a response leaves to whoever sees to the rest of its request.
+pub struct Rest {
+    /// Its place among the connections that may be open.
+    pub place: Option<OwnedSemaphorePermit>,
+    /// What is known of the client's body.
+    pub upload: Option<Upload>,
+    /// How long that may stand still.
+    pub patience: Duration,
+}
+
+impl Rest {
+    fn take(&mut self) -> Rest {
+        Rest { place: self.place.take(), upload: self.upload.take(), patience: self.patience }
+    }
+}
+
 /// The body of an upstream response, with an idle timeout between its chunks. It drives its connection, which is
 /// kept for the next request as soon as the body is complete, and closed if it is given up before.
 pub struct Fetched {
@@ -211,14 +231,13 @@ pub struct Fetched {
     idle: Idle,
     link: Option<Link>,
     kept: Arc<Kept>,
-    /// Its place among the connections that may be open.
-    place: Option<OwnedSemaphorePermit>,
+    rest: Rest,
 }
 
 impl Fetched {
-    /// The body that comes on a connection, which has this place among those that may be open.
-    pub fn new(inner: Incoming, link: Link, kept: Arc<Kept>, idle: Duration, place: OwnedSemaphorePermit) -> Self {
-        let mut fetched = Fetched { inner, idle: Idle::new(idle), link: Some(link), kept, place: Some(place) };
+    /// The body that comes on a connection, and what else is known of the exchange.
+    pub fn new(inner: Incoming, link: Link, kept: Arc<Kept>, rest: Rest) -> Self {
+        let mut fetched = Fetched { inner, idle: Idle::new(rest.patience), link: Some(link), kept, rest };
         fetched.release_at_end();
         fetched
     }
@@ -231,7 +250,7 @@ impl Fetched {
 
     fn release(&mut self) {
         if let Some(link) = self.link.take() {
-            self.kept.put(link, &mut self.place);
+            self.kept.put(link, &mut self.rest);
         }
     }
 
@@ -303,8 +322,9 @@ mod tests {
         let kept = Kept::new(1);
         let ((first, stays), (second, goes)) = (pair().await, pair().await);
         let begin = Instant::now();
-        kept.put(first, &mut None);
-        kept.put(second, &mut None);
+        let nothing = || Rest { place: None, upload: None, patience: IDLE };
+        kept.put(first, &mut nothing());
+        kept.put(second, &mut nothing());
         assert!(closed(goes).await, "there is room for one");
         assert!(kept.sweep(begin + IDLE - Duration::from_secs(1)));
         assert!(stays.try_read(&mut [0]).is_err(), "it is open");

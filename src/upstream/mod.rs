@@ -10,7 +10,6 @@ use std::error::Error;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
@@ -18,12 +17,12 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::ClientConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep_until, timeout};
+use tokio::time::timeout;
 use tower_service::Service;
 
 pub use self::link::Fetched;
-use self::link::{Kept, Link, Unanswered};
-use crate::body::{RequestBody, Upload};
+use self::link::{Kept, Link, Rest, Unanswered};
+use crate::body::{RequestBody, Upload, standstill};
 use crate::config::{Upstream as Settings, UpstreamUrl};
 use crate::interim::Sink;
 use crate::problem::Problem;
@@ -128,13 +127,15 @@ impl Upstream {
                 None => self.asked(make().ok_or(Problem::Broken)?)?,
             };
             let answer = {
-                let (answer, limit) = (pin!(link.ask(request)), pin!(self.patience(upload.as_ref())));
+                // As long as the client is still sending, upstream can't be expected to answer.
+                let (answer, limit) =
+                    (pin!(link.ask(request)), pin!(standstill(upload.as_ref(), self.settings.first_byte_timeout)));
                 link.driven(answer, limit).await
             };
             let failure = match answer {
                 Some(Ok(response)) => {
-                    let (kept, idle) = (self.kept.clone(), self.settings.idle_timeout);
-                    return Ok(response.map(|body| Fetched::new(body, link, kept, idle, permit)));
+                    let rest = Rest { place: Some(permit), upload, patience: self.settings.idle_timeout };
+                    return Ok(response.map(|body| Fetched::new(body, link, self.kept.clone(), rest)));
                 }
                 Some(Err(unanswered)) => Failure::of(unanswered, upload.as_ref()),
                 None => return Err(Problem::Timeout),
@@ -159,19 +160,6 @@ impl Upstream {
             sink.listen(&mut request);
         }
         Ok(Asked { request, upload, again })
-    }
-
-    /// Over when upstream should have answered. As long as the client is still sending, it can't be expected to.
-    async fn patience(&self, upload: Option<&Upload>) {
-        let patience = self.settings.first_byte_timeout;
-        let mut until = Instant::now() + patience;
-        loop {
-            sleep_until(until.into()).await;
-            until = upload.map_or(until, |upload| upload.last() + patience);
-            if until <= Instant::now() {
-                return;
-            }
-        }
     }
 
     /// A place among the connections that may be open.

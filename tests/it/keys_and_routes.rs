@@ -315,6 +315,9 @@ async fn with_keyed_inputs_upstream_sees_nothing_but_what_is_in_the_key() {
     want.sort_unstable();
     assert_eq!(names, want);
     assert_eq!(seen.header("cookie"), "tenant=x");
+    // What a HEAD is answered may renew or remove what is stored.
+    proxy.send(Method::HEAD, "/b?evil=1&page=2", &[], "").await;
+    assert_eq!(origin.seen()[1].target, "/b?page=2");
 }
 
 const OVERRIDES: [(&str, &str); 10] = [

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -286,6 +287,19 @@ async fn an_upgrade_becomes_a_tunnel_through_which_bytes_go_both_ways() {
     assert_eq!(proxy.metric("tunnels_total").await, 1.0);
 }
 
+/// Its body may take longer than the answer to its head, and until then nothing can be switched to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_a_body_never_becomes_a_tunnel() {
+    let origin = Origin::counting("no-store").await;
+    let proxy = Instance::start(&origin, "");
+    let offer = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n\r\n";
+    let mut client = Wire::connect(proxy.server.proxy).await;
+    client.send(offer).await;
+    client.send("abc").await;
+    assert_eq!(client.answer().await.body, "call 1");
+    assert!(!origin.seen()[0].headers.contains_key("upgrade"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_lets_a_tunnel_end_by_itself() {
     let origin = RawOrigin::start(|mut wire, _| async move {
@@ -495,6 +509,26 @@ async fn when_all_upstream_connections_are_in_use_it_says_try_again() {
     gate.open(1);
     assert_eq!(slow.await.unwrap().body, "done");
     assert_eq!(proxy.get("/other").await.body, "done", "and then there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_upstream_has_answered_and_reads_no_more_of_leaves_its_place_to_others() {
+    let origin = RawOrigin::start(|mut wire, _| async move {
+        if wire.head().await.starts_with("put") {
+            wire.send("HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n").await;
+            std::future::pending::<()>().await;
+        }
+        wire.send(whole("Connection: close\r\n", "done")).await;
+    })
+    .await;
+    let limits = "[listen]\nmax_body = \"0\"\n[upstream]\nmax_connections = 1\nidle_timeout = \"300ms\"\nconnect_timeout = \"100ms\"\n";
+    let proxy = Instance::in_front_of(origin.address, limits);
+    let mut client = TcpStream::connect(proxy.server.proxy).await.unwrap();
+    client.write_all(b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000000\r\n\r\n").await.unwrap();
+    let uploading = tokio::spawn(async move { while client.write_all(&[b'x'; 65536]).await.is_ok() {} });
+    eventually("it holds the only place", || async { proxy.get("/b").await.status == 503 }).await;
+    eventually("the place is free again", || async { proxy.get("/b").await.status == 200 }).await;
+    uploading.abort();
 }
 
 #[tokio::test(flavor = "multi_thread")]

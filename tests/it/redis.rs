@@ -8,7 +8,7 @@ use asidecar::invalidation::Invalidation;
 use http::Method;
 
 use crate::invalidation::Slow;
-use crate::support::{Gate, Instance, Origin, Redis, eventually, ok, with};
+use crate::support::{Gate, Instance, Origin, RawOrigin, Redis, Wire, eventually, ok, with};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=600")];
 
@@ -724,4 +724,40 @@ async fn the_answer_to_a_post_is_kept_when_what_was_logged_meanwhile_is_known_an
             assert_eq!(proxy.get("/users/1").await.body, "read");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_when_a_body_has_broken_off_gets_a_whole_one_though_redis_is_silent() {
+    let mut redis = Redis::start().await;
+    let gate = Gate::closed();
+    let held = gate.clone();
+    let origin = RawOrigin::start(move |mut wire, n| {
+        let held = held.clone();
+        async move {
+            wire.head().await;
+            let begin = "HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 10\r\n\r\n12345";
+            wire.send(begin).await;
+            if n == 1 {
+                return held.pass().await;
+            }
+            wire.send("67890").await;
+            wire.rest().await;
+        }
+    })
+    .await;
+    let config = config(&redis, "coalesce = \"fleet\"\n").replace("\"5s\"", "\"2s\"");
+    let proxy = Instance::in_front_of(origin.address, &config).with_redis_up().await;
+    let mut first = Wire::connect(proxy.server.proxy).await;
+    first.send("GET /users/1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    first.until("12345").await;
+    // The lease can't be given back now, and the fill waits for that.
+    redis.signal("STOP");
+    gate.open(1);
+    let broken = "not_stored_total{reason=\"incomplete\",route=\"user\"}";
+    eventually("it broke off", || async { proxy.metric(broken).await == 1.0 }).await;
+    let mut second = Wire::connect(proxy.server.proxy).await;
+    second.send("GET /users/1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let answer = second.answer_or_broken().await.expect("it is whole");
+    assert_eq!(answer.body, "1234567890");
+    redis.kill();
 }
