@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds asidecar with profile-guided optimisation, into target/pgo/release/asidecar: the compiler lays the program out by
-# what a short run of hits, misses and uncacheable requests showed. Takes three builds' time, some five minutes.
+# what a short run of hits, misses and uncacheable requests showed. Takes three builds' time, some seven minutes.
 #
 # Needs rustup (for its llvm-tools component, which it installs for the toolchain in use) and python3. All traffic stays on 127.0.0.1,
 # all that is started is stopped.
