@@ -53,7 +53,7 @@ pub struct Order {
     pub fleet: bool,
     /// What is stored is fresh still and to be refreshed: only something newer will do.
     pub newer_than: Option<Timestamp>,
-    /// What a response answers that comes of a write: where the write began, and its entry in the log.
+    /// Where the response is that of a write: where the write began, and its entry in the log.
     pub answers: Option<(Position, LogId)>,
     /// Whether Redis is not to be asked: what it has is not trusted, or there is something to validate already.
     pub past_redis: bool,

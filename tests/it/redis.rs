@@ -8,7 +8,7 @@ use asidecar::invalidation::Invalidation;
 use http::Method;
 
 use crate::invalidation::Slow;
-use crate::support::{Gate, Instance, Origin, RawOrigin, Redis, Wire, eventually, ok, with};
+use crate::support::{Gate, Instance, Origin, RawOrigin, Redis, Wire, eventually, ok, standing_clock, with};
 
 const FRESH: &[(&str, &str)] = &[("cache-control", "max-age=600")];
 
@@ -620,16 +620,20 @@ async fn under_load_nobody_reads_less_than_what_was_acknowledged_before_through_
 async fn a_bounded_route_is_served_while_redis_is_silent_and_says_so() {
     let mut redis = Redis::start().await;
     let origin = Origin::counting("max-age=600").await;
-    let proxy = instance(&origin, &redis).await;
+    let proxy = Instance::by_clock(standing_clock(), origin.address, &config(&redis, "")).with_redis_up().await;
     proxy.fill("/users/1").await;
-    assert!(proxy.get("/users/1").await.cache_status().ends_with("; detail=memory"));
+    proxy.clock.advance(Duration::from_secs(1));
+    eventually("heard since", || async { proxy.server.core.log.trusted(proxy.clock.now()) }).await;
+    assert_eq!(proxy.get("/users/1").await.cache_status(), "asidecar; hit; ttl=599; detail=memory");
     redis.kill();
     proxy.redis_is_down().await;
     proxy.clock.advance(Duration::from_secs(2));
-    assert!(proxy.get("/users/1").await.cache_status().ends_with("; detail=memory_untrusted"));
+    assert_eq!(proxy.get("/users/1").await.cache_status(), "asidecar; hit; ttl=597; detail=memory_untrusted");
     assert_eq!(proxy.metric("untrusted_hits_total{route=\"user\"}").await, 1.0);
     redis.restart().await;
     proxy.redis_is_up().await;
+    // What others could not log meanwhile has been logged by then.
+    proxy.clock.advance(Duration::from_secs(60));
     eventually("sure again", || async { proxy.fill("/users/1").await.cache_status().ends_with("detail=memory") }).await;
 }
 
@@ -693,15 +697,15 @@ async fn the_answer_to_a_post_is_kept_when_what_was_logged_meanwhile_is_known_an
     for (named, kept) in [("another", true), ("users", false)] {
         let redis = Redis::start().await;
         let gate = Gate::closed();
-        let (upstream, held) = (ok("answer"), gate.clone());
+        let held = gate.clone();
         let origin = Origin::start(move |seen| {
-            let (held, answer) = (held.clone(), with(upstream.clone(), FRESH));
+            let held = held.clone();
             async move {
                 if seen.method != Method::POST {
                     return with(ok("read"), FRESH);
                 }
                 held.pass().await;
-                with(answer, &[("content-location", "/users/1")])
+                with(with(ok("answer"), FRESH), &[("content-location", "/users/1")])
             }
         })
         .await;

@@ -33,7 +33,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body_util::Full;
 
-use crate::support::{Answer, Gate, HangUp, Instance, Origin, Redis, Seen, eventually, ok, status};
+use crate::support::{Answer, Gate, HangUp, Instance, Origin, Redis, Seen, eventually, ok, standing_clock, status};
 
 /// Makes a test of each story.
 macro_rules! stories {
@@ -277,8 +277,7 @@ async fn play_with(what: String, config: String, steps: &[Step], redis: Option<A
         let (script, world) = (script.clone(), world.clone());
         Origin::start(move |seen| act(script.clone(), world.clone(), seen)).await
     };
-    // A whole second, so that dates are exact.
-    let clock = Clock::stopped(Timestamp(Clock::default().now().0 / 1000 * 1000));
+    let clock = standing_clock();
     let proxy = Arc::new(Instance::by_clock(clock.clone(), origin.address, &config));
     if redis.is_some() {
         proxy.redis_is_up().await;

@@ -13,7 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use asidecar::clock::Clock;
+use asidecar::clock::{Clock, Timestamp};
 use asidecar::config::{Config, Format};
 use asidecar::server::Server;
 use bytes::Bytes;
@@ -537,6 +537,11 @@ impl Answer {
     }
 }
 
+/// A clock that stands until it is turned, at a whole second: HTTP's dates have no parts of one.
+pub fn standing_clock() -> Clock {
+    Clock::stopped(Timestamp(Clock::default().now().0 / 1000 * 1000))
+}
+
 impl Instance {
     /// A proxy in front of `origin`, with this configuration added (`[store]`, `[[route]]`, …).
     pub fn start(origin: &Origin, config: &str) -> Instance {
@@ -574,7 +579,7 @@ impl Instance {
         Instance::with_clock(config, Clock::default())
     }
 
-    /// A proxy that goes by this clock.
+    /// A proxy that goes by this clock, as by one of [`standing_clock`] where seconds are compared.
     pub fn by_clock(clock: Clock, upstream: SocketAddr, config: &str) -> Instance {
         Instance::with_clock(Instance::config(upstream, config), clock)
     }
