@@ -430,7 +430,7 @@ mod tests {
             }
         }
         if complete {
-            writer.finish();
+            writer.finish(|_| ());
         }
     }
     /// A body's bytes, cut at these places.
@@ -477,7 +477,7 @@ mod tests {
                     writer.push(whole.slice(at..end)).await;
                     at = end;
                 }
-                writer.finish();
+                writer.finish(|_| ());
                 assert_eq!(drained(body).await, (part.slice(&whole).to_vec(), None), "{part:?} {cuts:b}");
             }
         }
@@ -502,7 +502,7 @@ mod tests {
         let mut other = spool.reader().unwrap();
         let body = Body::spool_part(spool.reader().unwrap(), Part { first: 3, last: 4 });
         writer.push(Bytes::from_static(b"abcdef")).await;
-        writer.finish();
+        writer.finish(|_| ());
         assert_eq!(drained(body).await, (b"de".to_vec(), None));
         assert_eq!(next(&mut other).await, Some(Ok(Bytes::from_static(b"abcdef"))));
         assert_eq!(next(&mut other).await, None);

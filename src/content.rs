@@ -7,6 +7,7 @@
 //! Small bodies are copied into the block when they are complete; large ones stay as they came. The fields' names
 //! and common values stand in the [`Shape`]. What is handed out are slices: nothing of it is copied for an answer.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -70,19 +71,35 @@ impl Content {
 
     /// The same with this body, which is copied if it is small.
     pub fn with_body(&self, body: Bytes) -> Content {
+        if body.len() <= SMALL { self.with_copy([&body], body.len()) } else { self.with_apart(body) }
+    }
+
+    /// The same with the body that came in these chunks. They are copied, once: a chunk is a slice of a connection's read
+    /// buffer, which may be far larger than the chunk.
+    pub fn with_chunks(&self, chunks: &VecDeque<Bytes>) -> Content {
+        let length = chunks.iter().map(Bytes::len).sum();
+        if length <= SMALL {
+            return self.with_copy(chunks, length);
+        }
+        let mut body = BytesMut::with_capacity(length);
+        chunks.iter().for_each(|chunk| body.put_slice(chunk));
+        self.with_apart(body.freeze())
+    }
+
+    fn with_copy<'c>(&self, body: impl IntoIterator<Item = &'c Bytes>, length: usize) -> Content {
         let head = self.part(0, self.own_end);
-        let (block, apart) = if body.len() <= SMALL {
-            let mut block = BytesMut::with_capacity(head.len() + body.len());
-            block.put_slice(head);
-            block.put_slice(&body);
-            let block = block.freeze();
-            // The count of its references is made with the first one: now, so that it lies beside the block.
-            drop(block.clone());
-            (block, None)
-        } else {
-            (self.block.slice(..head.len()), Some(Box::new(body)))
-        };
-        Content { shape: self.shape.clone(), block, apart, ..*self }
+        let mut block = BytesMut::with_capacity(head.len() + length);
+        block.put_slice(head);
+        body.into_iter().for_each(|chunk| block.put_slice(chunk));
+        let block = block.freeze();
+        // The count of its references is made with the first one: now, so that it lies beside the block.
+        drop(block.clone());
+        Content { shape: self.shape.clone(), block, apart: None, ..*self }
+    }
+
+    fn with_apart(&self, body: Bytes) -> Content {
+        let block = self.block.slice(..self.own_end as usize);
+        Content { shape: self.shape.clone(), block, apart: Some(Box::new(body)), ..*self }
     }
 
     /// The same with other fields.
@@ -201,13 +218,19 @@ mod tests {
         let small = head.with_body(Bytes::from_static(b"body"));
         let whole = Bytes::from(vec![b'x'; SMALL + 1]);
         let large = head.with_body(whole.clone());
-        for (content, body) in [(&head, &b""[..]), (&small, b"body"), (&large, &whole)] {
+        let chunks = |chunks: &[&[u8]]| chunks.iter().map(|chunk| Bytes::copy_from_slice(chunk)).collect();
+        let in_chunks = head.with_chunks(&chunks(&[b"bo", b"d", b"y"]));
+        let large_in_chunks = head.with_chunks(&chunks(&[&whole[..9], &whole[9..]]));
+        let bodies =
+            [(&head, &b""[..]), (&small, b"body"), (&large, &whole), (&in_chunks, b"body"), (&large_in_chunks, &whole)];
+        for (content, body) in bodies {
             assert_eq!((content.key(), content.path(), content.tags()), ("k", "/a/b", "one\ntwo\n"));
             assert!(content.is_of("k") && !content.is_of("K"));
             assert_eq!(content.headers(), fields);
             assert_eq!((&content.body()[..], content.body_len()), (body, body.len()));
         }
         assert_eq!(large.body().as_ptr(), whole.as_ptr());
+        assert!(in_chunks.apart.is_none() && large_in_chunks.block.len() == head.block.len());
         assert!(small.apart.is_none() && small.body().as_ptr() == small.block[small.own_end as usize..].as_ptr());
         let other = headers(&[("etag", "\"2\"")]);
         let changed = small.with_headers(&other);

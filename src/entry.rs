@@ -1,5 +1,6 @@
 //! A stored response, and what may be done with it now.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 
@@ -83,6 +84,11 @@ impl Entry {
     /// The same entry with this body.
     pub fn with_body(&self, body: Bytes) -> Entry {
         self.with(self.content.with_body(body))
+    }
+
+    /// The same entry with the body that came in these chunks, which is copied.
+    pub fn with_chunks(&self, chunks: &VecDeque<Bytes>) -> Entry {
+        self.with(self.content.with_chunks(chunks))
     }
 
     /// Whether it still stands, by the log.

@@ -3,10 +3,12 @@
 //! end here too.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{AGE, SET_COOKIE};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -117,7 +119,7 @@ impl Proxy {
             base: u32::try_from(order.base).unwrap_or(u32::MAX),
             route: u32::try_from(order.route).unwrap_or(u32::MAX),
             status,
-            content: Content::new(names, &stored, bytes::Bytes::new()),
+            content: Content::new(names, &stored, Bytes::new()),
             birth: freshness::birth(latest, requested, responded),
             kept: responded,
             spans: lifetime.into(),
@@ -161,7 +163,7 @@ impl Proxy {
         let mut body = response.into_body();
         async move {
             let patience = self.upstream.settings().timeout;
-            let read = read_all(&mut body, writer, patience).await;
+            let read = read_all(&mut body, writer, patience, |chunks| Arc::new(head.with_chunks(chunks))).await;
             drop(body);
             match read {
                 Err(reason) => {
@@ -171,10 +173,7 @@ impl Proxy {
                     let large = reason == NotStored::TooLarge;
                     release(lease, if large { Ended::NotStorable } else { Ended::Abandoned }).await;
                 }
-                Ok(body) => {
-                    let entry = Arc::new(head.with_body(body));
-                    self.keep(&order, (lead, lease), entry, variants).await;
-                }
+                Ok(entry) => self.keep(&order, (lead, lease), entry, variants).await,
             }
         }
     }
@@ -363,8 +362,13 @@ impl Proxy {
 }
 
 /// Reads a body into the spool. While it may still be stored it must be complete within `patience`; one that
-/// has grown too large is only passed on, at the pace of its readers.
-async fn read_all(body: &mut Fetched, writer: Writer, patience: Duration) -> Result<bytes::Bytes, NotStored> {
+/// has grown too large is only passed on, at the pace of its readers. Returns what is made of all of it.
+async fn read_all<T>(
+    body: &mut Fetched,
+    writer: Writer,
+    patience: Duration,
+    made: impl FnOnce(&VecDeque<Bytes>) -> T,
+) -> Result<T, NotStored> {
     let deadline = tokio::time::Instant::now() + patience;
     loop {
         let next = body.frame();
@@ -379,7 +383,7 @@ async fn read_all(body: &mut Fetched, writer: Writer, patience: Duration) -> Res
             return Err(NotStored::TooLarge);
         }
     }
-    writer.finish().ok_or(NotStored::TooLarge)
+    writer.finish(made).ok_or(NotStored::TooLarge)
 }
 
 /// An entry as the request that asked for it gets it.

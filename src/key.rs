@@ -15,6 +15,8 @@ use crate::config::{AuthorizationRule, CookieRule, QueryRule, RoutePolicy};
 
 /// A key longer than this, in bytes, is its base and a hash; a base longer than this ends in a hash too.
 pub const MAX_KEY: usize = 1024;
+/// Room for most keys, in bytes.
+const USUAL: usize = 96;
 
 /// What of a request goes into its key.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +39,7 @@ pub struct Keyed<'r> {
 /// invalidation by key names.
 pub fn build(policy: &RoutePolicy, request: &Keyed<'_>, out: &mut String) -> usize {
     out.clear();
+    out.reserve(USUAL);
     base(policy, request.host, request.path, request.params, out);
     let base = out.len();
     push_query(policy, request.query, out);

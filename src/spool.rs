@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use crate::body::Cut;
@@ -160,12 +160,12 @@ impl Writer {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// The body is complete: returns all of it when it was kept whole.
-    pub fn finish(self) -> Option<Bytes> {
+    /// The body is complete: returns what is made of all of its chunks when it was kept whole.
+    pub fn finish<T>(self, made: impl FnOnce(&VecDeque<Bytes>) -> T) -> Option<T> {
         let (wakers, whole) = {
             let mut state = self.shared.lock();
             state.end = End::Complete;
-            let whole = state.whole.then(|| join(&state.chunks, state.held));
+            let whole = state.whole.then(|| made(&state.chunks));
             (state.wake_readers(), whole)
         };
         wakers.into_iter().for_each(Waker::wake);
@@ -183,19 +183,6 @@ impl Drop for Writer {
             state.wake_readers()
         };
         wakers.into_iter().for_each(Waker::wake);
-    }
-}
-
-/// One chunk as it is, several in one allocation of the exact size.
-fn join(chunks: &VecDeque<Bytes>, held: u64) -> Bytes {
-    match chunks.len() {
-        0 => Bytes::new(),
-        // A chunk is a slice of the connection's read buffer, which may be far larger than the chunk.
-        _ => {
-            let mut all = BytesMut::with_capacity(usize::try_from(held).unwrap_or(0));
-            chunks.iter().for_each(|c| all.extend_from_slice(c));
-            all.freeze()
-        }
     }
 }
 
@@ -294,7 +281,7 @@ mod tests {
         assert!(writer.push(chunk(30)).await);
         let late = tokio::spawn(read_all(spool.reader().unwrap()));
         assert!(writer.push(chunk(40)).await);
-        assert_eq!(writer.finish().unwrap().len(), 70);
+        assert_eq!(writer.finish(|chunks| chunks.iter().map(Bytes::len).sum::<usize>()).unwrap(), 70);
         let after = spool.reader().unwrap();
         assert_eq!(early.await.unwrap(), Ok(70));
         assert_eq!(late.await.unwrap(), Ok(70));
@@ -310,7 +297,7 @@ mod tests {
             assert!(writer.shared.lock().held <= 130, "bounded");
         }
         assert!(spool.reader().is_none(), "its start is gone");
-        assert!(writer.finish().is_none());
+        assert!(writer.finish(|_| ()).is_none());
         assert_eq!(reader.await.unwrap(), Ok(1500));
     }
 
@@ -323,7 +310,7 @@ mod tests {
             assert!(writer.push(chunk(60)).await);
         }
         assert_eq!(next(&mut stuck).await, Some(Err(Cut::TooSlow)));
-        writer.finish();
+        writer.finish(|_| ());
         assert_eq!(reader.await.unwrap(), Ok(600));
     }
 

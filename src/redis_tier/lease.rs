@@ -172,7 +172,7 @@ impl Leases {
 /// The right to fetch a key for the fleet. It is renewed as long as it is held; dropped, it counts as abandoned.
 pub struct Lease {
     /// Taken out when it is given back.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
     renewal: JoinHandle<()>,
 }
 
@@ -203,7 +203,7 @@ impl Lease {
             }
         });
         let channel = leases.channel(key);
-        Lease { held: Some(Held { leases, name, channel, token }), renewal }
+        Lease { held: Some(Box::new(Held { leases, name, channel, token })), renewal }
     }
 
     /// Gives it back, and tells those who wait.
