@@ -6,7 +6,8 @@
 #
 # The dependencies have a layer of their own: it is built again only when Cargo.toml or Cargo.lock change.
 
-ARG RUST_VERSION=1.95
+# With its patch release: benches/pgo has a profile for this one.
+ARG RUST_VERSION=1.95.0
 ARG DEBIAN=bookworm
 
 # ---- dependencies: the manifests with empty sources --------------------------------------------------------------
@@ -14,6 +15,8 @@ FROM rust:${RUST_VERSION}-slim-${DEBIAN} AS dependencies
 WORKDIR /build
 ENV CARGO_TERM_COLOR=always CARGO_INCREMENTAL=0
 COPY Cargo.toml Cargo.lock ./
+COPY scripts/build.sh scripts/
+COPY benches/pgo benches/pgo
 # Cargo wants a file for every target that the manifest names: give it an empty one, so that the real ones, which
 # change often, stay out of this layer. The benchmarks and tests keep theirs: nothing here builds them.
 RUN set -eu; \
@@ -28,17 +31,17 @@ RUN set -eu; \
     # A dummy "examples/upstream.rs" beside "examples/upstream/main.rs" would be two targets of one name.
     rm -rf examples/upstream.rs examples/bare.rs src/bin
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
-    cargo build --release --locked --bin asidecar \
+    scripts/build.sh \
     # What was built from the empty sources goes: theirs may be the younger files, and Cargo compares by time.
-    && cargo clean --release --locked --package asidecar \
+    && cargo clean --release --locked --target-dir target/pgo --package asidecar \
     && rm -rf src examples build.rs
 
 # ---- build: the proxy --------------------------------------------------------------------------------------------
 FROM dependencies AS build
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
-    cargo build --release --locked --bin asidecar \
-    && install -D -m 0755 target/release/asidecar /out/asidecar
+    scripts/build.sh \
+    && install -D -m 0755 target/pgo/release/asidecar /out/asidecar
 # Listens on every address of the container, as -p needs it; the admin listener stays on the container's loopback.
 RUN printf '%s\n' \
       '# The default of the image: mount your own file over it, or set ASIDECAR_UPSTREAM__URL and its kin.' \

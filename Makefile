@@ -29,7 +29,7 @@ conformance-check: conformance_check := --check
 conformance conformance-check:
 	@scripts/install-test-tools.sh
 	@scripts/install-cache-tests.sh
-	$(CARGO) build --release --locked --bin asidecar
+	@scripts/build.sh
 	@node tests/conformance/run.mjs $(conformance_check)
 
 .PHONY: lint
@@ -63,12 +63,17 @@ BENCH ?= --write
 .PHONY: bench
 bench: ## all benchmarks, beside the peers that are installed: half an hour; writes docs/performance.md. BENCH="hits --quick": some
 	@scripts/install-bench-tools.sh
+	@scripts/build.sh
 	$(CARGO) build --release --locked --bin asidecar --example bare --example load
 	@benches/run.py $(BENCH)
 
-.PHONY: pgo
-pgo: ## build with profile-guided optimisation, into target/pgo/release/asidecar: a fifth fewer instructions, three builds' time
-	@scripts/build-pgo.sh
+.PHONY: build
+build: ## build asidecar as it is shipped, laid out by a profile (benches/pgo), into target/pgo/release/asidecar
+	@scripts/build.sh
+
+.PHONY: profile
+profile: ## make that profile anew, for the rustc in use: a build that counts and a short run, some five minutes
+	@scripts/train.sh
 
 .PHONY: bench-peers
 bench-peers: ## install nginx, HAProxy, Varnish, Traffic Server and Squid by the system's package manager, without starting them

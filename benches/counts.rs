@@ -28,6 +28,9 @@ use sample::{NOW, entry, parts};
 /// place or at its third, and a thousand are found as often at each in every run.
 const ENTRIES: usize = 1000;
 const BODY: usize = 1024;
+/// Beside so many more, of this size, a hit is to take no more instructions.
+const MANY: usize = 100_000;
+const SMALL_BODY: usize = 64;
 
 fn build_keys(count: usize, template: bool) {
     let mut policy = RoutePolicy::default_route();
@@ -63,6 +66,11 @@ fn hit_memory(count: usize, memory: &Memory, log: &InvalidationLog, keys: &[Stri
     Some(())
 }
 
+fn kept(memory: &Memory, entry: Arc<Entry>) -> Option<String> {
+    let key = entry.key().to_owned();
+    memory.put_entry(entry).then_some(key)
+}
+
 fn run(piece: &str, count: usize) -> Option<()> {
     let (metrics, log) = parts()?;
     let entries: Vec<Arc<Entry>> = (0..ENTRIES).map(|n| Arc::new(entry(&log, &n.to_string(), BODY))).collect();
@@ -85,12 +93,14 @@ fn run(piece: &str, count: usize) -> Option<()> {
                 black_box(record::decode(black_box(bytes.clone()), "user:0", 0, NOW)).ok()?;
             }
         }
-        "memory_hit" => {
+        "memory_hit" | "memory_hit_of_many" => {
             let memory = Memory::new(512 << 20, 1 << 20, metrics);
-            let keys: Vec<String> = entries.iter().map(|entry| entry.key().to_owned()).collect();
-            for entry in entries {
-                memory.put_entry(entry);
-            }
+            let others = if piece == "memory_hit" { 0 } else { MANY };
+            let others = (ENTRIES..ENTRIES + others).map(|n| Arc::new(entry(&log, &n.to_string(), SMALL_BODY)));
+            let keys: Vec<String> =
+                entries.into_iter().chain(others).filter_map(|entry| kept(&memory, entry)).collect();
+            // The first hit of each looks into the log.
+            hit_memory(keys.len(), &memory, &log, &keys)?;
             hit_memory(count, &memory, &log, &keys)?;
         }
         _ => return None,

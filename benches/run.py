@@ -8,7 +8,7 @@
 
 The server has one processor and the load another; all traffic stays on 127.0.0.1; all that was started is stopped.
 Progress goes to stderr, tables to stdout. It reports, and fails only where it can't measure. Needs Linux, wrk,
-redis-server, and `cargo build --release --bin asidecar --example bare --example load`, which `make bench` sees to.
+redis-server, `make build` and `cargo build --release --bin asidecar --example bare --example load`, which `make bench` sees to.
 Peers that are not installed are left out; --install installs them by the system's package manager.
 """
 import argparse
@@ -65,9 +65,9 @@ def main():
     for program in ("wrk", "taskset", "redis-server"):
         if not servers.find(program) and not (servers.RELEASE.parent / "tools" / program).exists():
             sys.exit(f"{program} is missing: scripts/install-bench-tools.sh installs it")
-    for file in ("asidecar", "examples/bare", "examples/load"):
-        if not (servers.RELEASE / file).exists():
-            sys.exit(f"{servers.RELEASE / file} is missing: make bench builds it")
+    for file in (servers.SHIPPED, servers.PLAIN, servers.RELEASE / "examples/bare", servers.RELEASE / "examples/load"):
+        if not file.exists():
+            sys.exit(f"{file} is missing: make bench builds it")
     for peer in list(options.peers):
         if not servers.find(servers.PEERS[peer][0]):
             measure.say(f"{peer} is not installed and left out; --install or `make bench-peers` installs it")

@@ -3,7 +3,7 @@
 
   benches/train.py PROGRAM
 
-For scripts/build-pgo.sh. It measures nothing; the program writes its counts when it is stopped.
+For scripts/train.sh. It measures nothing; the program writes its counts when it is stopped.
 """
 import pathlib
 import sys

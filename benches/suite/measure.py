@@ -9,7 +9,7 @@ import sys
 import time
 
 from . import load
-from .servers import CONNECTIONS, PGO, Failed, Stage
+from .servers import CONNECTIONS, PLAIN, Failed, Stage
 
 MIB = 1 << 20
 KEYS = 1000
@@ -36,13 +36,14 @@ def middle(rows):
     return {key: statistics.median(row[key] for row in rows) for key in rows[0]}
 
 
+PLAIN_BUILD = "asidecar, plain build"
+
+
 def all_servers(stage, bare=True, more=""):
     """asidecar, with these lines more in its configuration, and all its peers; whoever can't be started is left out, and
     said so."""
     servers = [stage.bare(), stage.bare_with_bodies()] if bare else []
-    servers.append(stage.asidecar(more=more))
-    if PGO.exists():
-        servers.append(stage.asidecar("asidecar, with PGO", more=more, program=PGO))
+    servers += [stage.asidecar(more=more), stage.asidecar(PLAIN_BUILD, more=more, program=PLAIN)]
     for peer in stage.peers:
         try:
             servers.append(stage.peer(peer))

@@ -52,16 +52,18 @@ def hits_tables(data):
                  "resident MiB"], rows)
 
 
+# asidecar as it is shipped, and as cargo alone builds it.
+OURS = {"asidecar": "", "asidecar, plain build": ", plain build"}
+
+
 def hits_goals(data):
     for size, servers in data["sizes"].items():
-        ours, bare = servers["asidecar"]["cpu"], servers["bare hyper"]["cpu"]
-        with_pgo = servers.get("asidecar, with PGO")
-        if with_pgo:
-            ratio = with_pgo["cpu"] / bare
-            yield (f"CPU of a hit, {size_name(size)}, built by `make pgo`, to the bare hyper server, built without",
-                   "at most 1.05", f"{ratio:.2f}", ratio <= 1.05)
-        yield (f"CPU of a hit, {size_name(size)}, to the bare hyper server", "at most 1.05", f"{ours / bare:.2f}",
-               ours <= 1.05 * bare)
+        bare = servers["bare hyper"]["cpu"]
+        for name, note in OURS.items():
+            ours = servers[name]["cpu"]
+            yield (f"CPU of a hit, {size_name(size)}{note}, to the bare hyper server", "at most 1.05",
+                   f"{ours / bare:.2f}", ours <= 1.05 * bare)
+        ours = servers["asidecar"]["cpu"]
         each = servers.get("bare hyper, 1,000 bodies")
         if each:
             yield (f"CPU of a hit, {size_name(size)}, to the bare hyper server with a body for each key",
@@ -121,19 +123,22 @@ def miss_tables(data):
 
 
 def miss_goals(data):
-    ours, direct = data["latency"]["asidecar"], data["latency"]["direct"]
-    for kind in ("miss", "bypass"):
-        more = ours[kind]["p50"] - direct[kind]["p50"]
-        yield (f"latency of a {kind} over direct, p50, at {data['rate']} a second", "at most 60 us", f"{more:.0f} us",
-               more <= 60)
+    direct = data["latency"]["direct"]
+    for name, note in OURS.items():
+        for kind in ("miss", "bypass"):
+            more = data["latency"][name][kind]["p50"] - direct[kind]["p50"]
+            yield (f"latency of a {kind} over direct, p50, at {data['rate']} a second{note}", "at most 60 us",
+                   f"{more:.0f} us", more <= 60)
+    ours = data["latency"]["asidecar"]
     more = (ours["large"]["p50"] - ours["small"]["p50"]) - (direct["large"]["p50"] - direct["small"]["p50"])
     yield ("time to first byte of 8 MiB over that of 1 KiB, beyond what it is directly", "at most 60 us",
            f"{more:.0f} us", more <= 60)
     for size, ways in data["throughput"].items():
         if "nginx" in ways:
-            ratio = ways["asidecar"]["rate"] / ways["nginx"]["rate"]
-            yield (f"uncacheable answers a second, {size_name(size)}, to nginx's", "at least 1", f"{ratio:.2f}",
-                   ratio >= 1)
+            for name, note in OURS.items():
+                ratio = ways[name]["rate"] / ways["nginx"]["rate"]
+                yield (f"uncacheable answers a second, {size_name(size)}, to nginx's{note}", "at least 1",
+                       f"{ratio:.2f}", ratio >= 1)
 
 
 def miss_charts(data):

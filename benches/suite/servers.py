@@ -28,7 +28,8 @@ PEERS = {
     "trafficserver": ("traffic_server", ["-V"]),
     "squid": ("squid", ["-v"]),
 }
-PGO = RELEASE.parent / "pgo/release/asidecar"  # where scripts/build-pgo.sh leaves it
+# As it is shipped, and as cargo alone builds it.
+SHIPPED, PLAIN = RELEASE.parent / "pgo/release/asidecar", RELEASE / "asidecar"
 CONNECTIONS = 12_000  # how many each is configured for
 
 NGINX = """
@@ -340,7 +341,7 @@ class Stage:
         return self.start(name, [RELEASE / "examples/bare", f"127.0.0.1:{port}", *mode], port, [self.server_cpu])
 
     def asidecar(self, name="asidecar", workers=1, cpus=None, memory="4GiB", more="", ready="/b/1/0",
-                 program=RELEASE / "asidecar"):
+                 program=SHIPPED):
         folder, port, admin = self.folder("asidecar"), free_port(), free_port()
         (folder / "asidecar.toml").write_text(ASIDECAR.format(
             port=port, admin=admin, workers=workers, connections=CONNECTIONS, origin=self.upstream.port, memory=memory,

@@ -30,7 +30,7 @@ const STORES = [
 const { values: options } = parseArgs({
   options: {
     check: { type: "boolean", default: false },
-    binary: { type: "string", default: join(TARGET, "release/asidecar") },
+    binary: { type: "string", default: join(TARGET, "pgo/release/asidecar") },
     suite: { type: "string", default: process.env.CACHE_TESTS_DIR || join(TARGET, "conformance/suite") },
   },
 });
