@@ -6,17 +6,12 @@ set -eu
 cd "$(dirname "$0")/.."
 say() { echo "# $*" >&2; }
 
-target=${CARGO_TARGET_DIR:-$PWD/target}
-case $target in /*) ;; *) target=$PWD/$target ;; esac
+target=${CARGO_TARGET_DIR:-target}
 version=$(rustc -V | cut -d ' ' -f 2)
-profile=benches/pgo/$version.profdata
+profile=$PWD/benches/pgo/$version.profdata
 if [ -e "$profile" ]; then
-    # Cargo builds anew when flags change, and does not look into the file: its sum is part of the name.
-    used=$target/pgo/$version-$(cksum < "$profile" | cut -d ' ' -f 1).profdata
-    mkdir -p "$target/pgo"
-    cp "$profile" "$used"
     # A function that has changed since then is built without one, silently.
-    RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-use=$used -Cllvm-args=-no-pgo-warn-mismatch"
+    RUSTFLAGS="${RUSTFLAGS:-} -Cprofile-use=$profile -Cllvm-args=-no-pgo-warn-mismatch"
     export RUSTFLAGS
 else
     say "benches/pgo has no profile for rustc $version: this is a plain build (make profile makes one)"
