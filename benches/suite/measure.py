@@ -85,8 +85,8 @@ def each_alone(stage, use):
 
 def rounds(options, stage, servers, path, keys=None, shared=()):
     """CPU and latency of hits, every server in turn within each round. What the origin was asked meanwhile shows
-    whether they were hits. `keys` is how many a server holds, where that is not the usual number; those that are
-    `shared` share their processors with the load."""
+    whether they were hits. `ratio` is the CPU to that of the first server in the same round. `keys` is how many a server
+    holds, where that is not the usual number; those that are `shared` share their processors with the load."""
     rows = {server.name: [] for server in servers}
     for n in range(options.rounds):
         for server in servers:
@@ -96,6 +96,10 @@ def rounds(options, stage, servers, path, keys=None, shared=()):
             row["from_origin"] = (stage.asked() - asked) / max(row["requests"], 1)
             rows[server.name].append(row)
             say(f"round {n + 1}, {path}, {server.name}: {row['cpu']:.2f} us of CPU, {row['rate']:.0f} a second")
+    # Neighbours come and go: what is compared was measured within the same seconds.
+    for own in rows.values():
+        for row, first in zip(own, [row["cpu"] for row in rows[servers[0].name]]):
+            row["ratio"] = row["cpu"] / first
     return {name: middle(own) for name, own in rows.items()}
 
 
