@@ -4,7 +4,7 @@
 #   docker build -t asidecar-upstream --target upstream .        the slow example API
 #   docker run --rm -p 127.0.0.1:8080:8080 -e ASIDECAR_UPSTREAM__URL=http://host.docker.internal:9000 asidecar
 #
-# The dependencies have a layer of their own: it is built again only when Cargo.toml or Cargo.lock change.
+# The dependencies have a layer of their own: it is built again only when Cargo.toml, Cargo.lock or the profile change.
 
 # With its patch release: benches/pgo has a profile for this one.
 ARG RUST_VERSION=1.95.0

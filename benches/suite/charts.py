@@ -1,7 +1,8 @@
 """Bar charts as SVG, by hand. They bring their own light card, so that they can be read on any background."""
 from html import escape
 
-LABEL, BAR, VALUE, ROW, GAP = 108, 160, 60, 22, 24  # widths of a panel's columns, a row's height, between panels
+BAR, VALUE, ROW, GAP = 150, 60, 22, 24  # widths of a panel's columns, a row's height, between panels
+LETTER = 7.2  # as wide as one of a name in bold, at most
 OURS, YARDSTICK, THEIRS = "#d9480f", "#495057", "#8fa8bf"
 STYLE = ("text{font-family:ui-sans-serif,system-ui,'Segoe UI',Helvetica,Arial,sans-serif;font-size:12px;fill:#1f2328}"
          ".title{font-size:15px;font-weight:600}.sub{font-weight:600}.note{fill:#59636e}.ours{font-weight:700}")
@@ -18,9 +19,10 @@ def number(value):
 def bars(title, note, panels, colour=colour):
     """A chart of panels side by side, each (title, [(name, value)]), and each with a scale of its own."""
     columns = min(len(panels), 3)
+    label = 12 + round(LETTER * max((len(name) for _, rows in panels for name, _ in rows), default=0))
     # A line of panels is as high as its highest.
     heights = [34 + ROW * max(len(rows) for _, rows in panels[n:n + columns]) for n in range(0, len(panels), columns)]
-    width = 2 * GAP + columns * (LABEL + BAR + VALUE) + (columns - 1) * GAP
+    width = 2 * GAP + columns * (label + BAR + VALUE) + (columns - 1) * GAP
     width = max(width, 2 * GAP + max(9 * len(title), 7 * len(note)))
     height = 62 + sum(heights) + 8
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
@@ -29,15 +31,15 @@ def bars(title, note, panels, colour=colour):
            f'<text class="title" x="{GAP}" y="28">{escape(title)}</text>',
            f'<text class="note" x="{GAP}" y="46">{escape(note)}</text>']
     for n, (sub, rows) in enumerate(panels):
-        left, top = GAP + n % columns * (LABEL + BAR + VALUE + GAP), 62 + sum(heights[:n // columns])
+        left, top = GAP + n % columns * (label + BAR + VALUE + GAP), 62 + sum(heights[:n // columns])
         out.append(f'<text class="sub" x="{left}" y="{top + 14}">{escape(sub)}</text>')
         largest = max((value for _, value in rows), default=0) or 1
         for i, (name, value) in enumerate(rows):
             y = top + 24 + i * ROW
             long = max(BAR * value / largest, 1.5)
             bold = ' class="ours"' if colour(name) == OURS else ""
-            out += [f'<text{bold} x="{left + LABEL - 8}" y="{y + 13}" text-anchor="end">{escape(name)}</text>',
-                    f'<rect x="{left + LABEL}" y="{y + 2}" width="{long:.1f}" height="{ROW - 6}" rx="2"'
+            out += [f'<text{bold} x="{left + label - 8}" y="{y + 13}" text-anchor="end">{escape(name)}</text>',
+                    f'<rect x="{left + label}" y="{y + 2}" width="{long:.1f}" height="{ROW - 6}" rx="2"'
                     f' fill="{colour(name)}"/>',
-                    f'<text{bold} x="{left + LABEL + long + 5:.1f}" y="{y + 13}">{number(value)}</text>']
+                    f'<text{bold} x="{left + label + long + 5:.1f}" y="{y + 13}">{number(value)}</text>']
     return "\n".join([*out, "</svg>", ""])
