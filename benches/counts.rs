@@ -97,8 +97,9 @@ fn run(piece: &str, count: usize) -> Option<()> {
             let memory = Memory::new(512 << 20, 1 << 20, metrics);
             let others = if piece == "memory_hit" { 0 } else { MANY };
             let others = (ENTRIES..ENTRIES + others).map(|n| Arc::new(entry(&log, &n.to_string(), SMALL_BODY)));
-            let keys: Vec<String> =
-                entries.into_iter().chain(others).filter_map(|entry| kept(&memory, entry)).collect();
+            let keys: Option<Vec<String>> =
+                entries.into_iter().chain(others).map(|entry| kept(&memory, entry)).collect();
+            let keys = keys?;
             // The first hit of each looks into the log.
             hit_memory(keys.len(), &memory, &log, &keys)?;
             hit_memory(count, &memory, &log, &keys)?;
